@@ -1,0 +1,64 @@
+# Every target does its own set-up; `make demo` and `make test` are all a newcomer needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with the locked versions and trainrun in it
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "setup: making .venv (about 2 minutes the first time)"
+	$(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info < (3,14), f"python {sys.version.split()[0]}: 3.11 to 3.13 is needed; set PYTHON=..."'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: setup ## two runs on real text, one with three faults; proves them equal bit for bit
+	$(BIN)/python examples/01-local/demo.py
+
+test: setup ## all layers, with the time of each
+	$(BIN)/python tests/run_layers.py
+
+test-%: setup ## one layer: lint unit sim trainer local
+	$(BIN)/python tests/run_layers.py $*
+
+lint: setup ## ruff, import contracts, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/lint-imports
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs api operator trainer tests examples bench
+
+fmt: setup ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+generate: setup ## write crds/ and the generated pages of docs/
+	$(BIN)/python -m trainrun_api.generate
+	$(BIN)/python -m trainrun_operator.generate
+
+verify: generate ## fail if a generated file is not current
+	git diff --exit-code -- crds docs charts
+
+bench: setup ## recovery and trainer speed; JSON under build/bench
+	$(BIN)/python bench/recovery.py
+	$(BIN)/python bench/trainer_speed.py
+
+lock: ## resolve requirements.in again
+	$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 requirements.in -o requirements.lock
+
+clean: ## remove what the targets made in this checkout
+	rm -rf .venv build demo runs .mypy_cache .ruff_cache .hypothesis examples/*/text
+
+clean-cache: ## remove what is shared between checkouts
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
+
+.PHONY: help setup demo test lint fmt types generate verify bench lock clean clean-cache

@@ -1,0 +1,231 @@
+"""TrainingRun v1alpha1: what a user asks for (spec) and what the operator remembers (status).
+
+Descriptions become the CRD's text. Spec models refuse unknown fields; status models keep them, because
+a neighbouring version may have written them. Cross-field rules live in `rules.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trainrun_api.base import LenientCamel, StrictCamel
+from trainrun_api.train_config import TrainConfig
+
+NAME_LIMIT = 45
+"""Longest run name: '<run>-a<attempt>-worker-<index>' must stay a DNS label of 63 characters."""
+
+Accelerator = Literal["cuda", "neuron", "cpu"]
+
+
+class WorkersSpec(StrictCamel):
+    """Shape of the worker group."""
+
+    replicas: int = Field(1, ge=1, le=8192, description="Worker pods, one per node.")
+    min_replicas: int | None = Field(
+        None, ge=1, le=8192, description="The run may go on with this many workers when no more can be had."
+    )
+    spares: int = Field(0, ge=0, le=64, description="Warm extra pods; comes with a later version, 0 today.")
+    devices_per_worker: int = Field(1, ge=1, le=64, description="Devices, and so worker processes, per pod.")
+    accelerator: Accelerator = Field("cuda", description="Device kind: resources, devices and environment follow.")
+    instance_type: str | None = Field(
+        None, max_length=64, description="For example ml.p4d.24xlarge: node selector, EFA interfaces, sanity checks."
+    )
+    template: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Partial PodTemplateSpec, merged by name, last (volumes, service account, tolerations ...).",
+    )
+
+
+class StageSpec(StrictCamel):
+    """One step of a longer life cycle."""
+
+    name: str = Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Unique name.")
+    kind: Literal["prepare", "precompile", "train", "evaluate", "consolidate", "merge", "report"] = Field(
+        description="What the stage does; only train works in this version."
+    )
+    config: dict[str, Any] = Field(default_factory=dict, description="Overlay on spec.config.")
+    workers: dict[str, Any] = Field(default_factory=dict, description="Overlay on spec.workers.")
+
+
+class CheckpointSpec(StrictCamel):
+    """Where checkpoints go, how often, and how many stay."""
+
+    path: str = Field(
+        min_length=2, max_length=1024,
+        description="Absolute path on a volume that all workers share, file:///..., or s3://bucket/prefix (later). "
+        "In local mode a folder of the run's workdir stands for it.",
+    )
+    interval: int | str = Field(
+        "auto",
+        description="auto (5 minutes or 50 steps, whichever is first), a number of steps, or a duration such as 90s, 10m, 1h.",
+    )
+    keep_last: int = Field(3, ge=2, le=1000, description="Newest checkpoints that stay; at least 2, so that one can be bad.")
+    keep_every_steps: int | None = Field(None, ge=1, le=100_000_000, description="Multiples of this step stay for ever.")
+
+
+class ResumeSpec(StrictCamel):
+    """Where the first step comes from. Immutable for the life of a run."""
+
+    from_: Literal["Latest", "Never", "Step", "Run"] = Field(
+        "Latest", alias="from", description="Latest valid checkpoint, Never (refuse old ones), a Step, or another Run's result (later)."
+    )
+    step: int | None = Field(None, ge=0, le=100_000_000, description="With from: Step.")
+    run: str | None = Field(None, min_length=1, max_length=NAME_LIMIT, description="With from: Run.")
+
+
+class FailureRule(StrictCamel):
+    """First match wins; every condition that is given must hold."""
+
+    name: str = Field(min_length=1, max_length=63, description="Shown in status and events.")
+    on_causes: list[str] = Field(default_factory=list, max_length=32, description="Causes, as in status.failure.cause.")
+    on_exit_codes: list[int] = Field(default_factory=list, max_length=32, description="Exit codes of the failed worker.")
+    on_log_pattern: str | None = Field(None, max_length=256, description="Regular expression on the log tail.")
+    action: Literal["FailRun", "Restart", "RestartElsewhere", "RestartIgnoringBudget"] = Field(
+        description="What to do then."
+    )
+
+
+class FailurePolicySpec(StrictCamel):
+    """What failures lead to, in JobSet's words."""
+
+    max_restarts: int = Field(10, ge=0, le=10000, description="Restarts after failures of the program; node faults and preemption are free.")
+    rules: list[FailureRule] = Field(default_factory=list, max_length=32, description="Ordered rules before the defaults.")
+
+
+class HealthSpec(StrictCamel):
+    """How long silence may last, and what may be done to nodes."""
+
+    startup_timeout_seconds: int = Field(1800, ge=10, le=86400, description="From all pods scheduled to the first step.")
+    stall_timeout_seconds: int | str = Field(
+        "auto", description="auto (20 x the slowest of the last 50 steps, 10 s to 30 min) or seconds; the phase's own allowance is added."
+    )
+    node_repair: Literal["Never", "Reboot", "Replace"] = Field(
+        "Never", description="May the operator ask HyperPod to repair a node; only Never works in this version."
+    )
+
+
+class TrainingRunSpec(StrictCamel):
+    """What the user wants."""
+
+    image: str = Field(min_length=1, max_length=512, description="Trainer image, or the user's own with command.")
+    command: list[str] = Field(
+        default_factory=list, max_length=64, description="A user's own program, run under torchrun; empty: our trainer."
+    )
+    workers: WorkersSpec = Field(default_factory=WorkersSpec, description="Shape of the worker group.")
+    config: TrainConfig | None = Field(None, description="Training configuration; required without command.")
+    stages: list[StageSpec] = Field(default_factory=list, max_length=32, description="Ordered stages; empty: one train stage.")
+    checkpoint: CheckpointSpec = Field(description="Where checkpoints go.")
+    resume: ResumeSpec = Field(default_factory=ResumeSpec, description="Where the first step comes from.")
+    failure_policy: FailurePolicySpec = Field(default_factory=FailurePolicySpec, description="What failures lead to.")
+    health: HealthSpec = Field(default_factory=HealthSpec, description="Limits of silence.")
+    max_attempt_seconds: int | None = Field(
+        None, ge=60, le=31_536_000, description="Save and start a new attempt after this long (job chaining)."
+    )
+    termination_grace_period_seconds: int = Field(120, ge=10, le=3600, description="Time to save after a stop request.")
+    suspend: bool = Field(False, description="Save, stop and give the nodes back; false again resumes.")
+    restart_token: str = Field("", max_length=256, description="Change it to save, stop and start a new attempt.")
+    ttl_seconds_after_finished: int | None = Field(None, ge=0, le=31_536_000, description="Delete the run this long after its end.")
+
+
+class Condition(LenientCamel):
+    """A Kubernetes condition."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+class ProgressStatus(LenientCamel):
+    """Last progress, written at most once a minute."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    tokens: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    updated_at: str | None = None
+
+
+class CheckpointStatus(LenientCamel):
+    """Newest durable checkpoint that a trainer reported."""
+
+    step: int | None = None
+    path: str | None = None
+    committed_at: str | None = None
+    size_bytes: int | None = None
+
+
+class AttemptStatus(LenientCamel):
+    """One execution of the run."""
+
+    number: int
+    job: str = ""
+    job_uid: str | None = Field(None, alias="jobUID")
+    generation: int = 0
+    replicas: int | None = None
+    started_at: str | None = None
+    scheduled_at: str | None = None
+    first_step_at: str | None = None
+    ended_at: str | None = None
+    start_step: int | None = None
+    end_step: int | None = None
+    inplace_restarts: int = 0
+    cause: str | None = None
+    action: str | None = None
+    message: str | None = None
+    nodes: list[str] = Field(default_factory=list)
+
+
+class FailureStatus(LenientCamel):
+    """The last verdict."""
+
+    cause: str
+    confidence: Literal["Certain", "Likely", "Unknown"] = "Unknown"
+    evidence: list[str] = Field(default_factory=list)
+    action: str = ""
+
+
+class NodesStatus(LenientCamel):
+    """Nodes that this run avoids."""
+
+    excluded: list[str] = Field(default_factory=list)
+
+
+class GoodputStatus(LenientCamel):
+    """Wall seconds of the run, partitioned; they add up exactly."""
+
+    ettr: float | None = None
+    seconds_by_class: dict[str, float] = Field(default_factory=dict)
+
+
+class TrainingRunStatus(LenientCamel):
+    """The only memory of a run."""
+
+    observed_generation: int = 0
+    phase: str = ""
+    stage: str = ""
+    attempt: int | None = Field(None, description="Number of the newest attempt, 0-based.")
+    restarts: int = 0
+    conditions: list[Condition] = Field(default_factory=list)
+    progress: ProgressStatus = Field(default_factory=ProgressStatus)
+    checkpoint: CheckpointStatus = Field(default_factory=CheckpointStatus)
+    attempts: list[AttemptStatus] = Field(default_factory=list, description="The last 20.")
+    failure: FailureStatus | None = None
+    nodes: NodesStatus = Field(default_factory=NodesStatus)
+    ledgers: dict[str, Any] = Field(default_factory=dict, description="Restart budgets by cause fingerprint.")
+    goodput: GoodputStatus = Field(default_factory=GoodputStatus)
+
+
+class TrainingRun(StrictCamel):
+    """A long training job that survives its hardware."""
+
+    api_version: Literal["trainrun.dev/v1alpha1"] = "trainrun.dev/v1alpha1"
+    kind: Literal["TrainingRun"] = "TrainingRun"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    spec: TrainingRunSpec
+    status: TrainingRunStatus | None = None

@@ -1,0 +1,1 @@
+"""Turns TrainingRuns into PyTorchJobs and brings them back after faults."""

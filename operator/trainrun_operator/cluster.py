@@ -1,0 +1,111 @@
+"""The seam to Kubernetes: what the operator reads and writes, and nothing about training.
+
+Objects are plain JSON dicts shaped as the API serves them. Reads of lists may come from a cache; `get_run`
+and `get_job` are live. Every write is preconditioned (resourceVersion or uid), so that two operators at once
+are harmless. Calls are synchronous: the official client runs in threads (docs/adr/0005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+class Key(NamedTuple):
+    """Namespace and name of an object."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class WatchEvent:
+    """One change, as a watch would tell it."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED"]
+    kind: Literal["TrainingRun", "PyTorchJob", "Pod", "Node"]
+    object: Object
+
+
+@dataclass(frozen=True)
+class ProgressAnswer:
+    """What an agent said, or why it could not be asked. Blindness is neither health nor failure."""
+
+    record: dict[str, Any] | None
+    blind_because: str | None = None  # refused | timeout | no-route | bad-answer
+
+
+class Cluster(Protocol):
+    """KubeCluster, LocalCluster and FakeCluster; one contract test holds for all."""
+
+    def get_run(self, key: Key) -> Object | None:
+        """Live read of a TrainingRun; None if it is gone."""
+        ...
+
+    def list_runs(self) -> list[Object]:
+        """All TrainingRuns that we watch."""
+        ...
+
+    def replace_run_status(self, run: Object) -> Object:
+        """Replace status under `metadata.resourceVersion`. Raises Conflict, NotFound."""
+        ...
+
+    def delete_run(self, key: Key, *, uid: str) -> None:
+        """Delete a finished run after its ttl. Raises NotFound."""
+        ...
+
+    def get_job(self, key: Key) -> Object | None:
+        """Live read of a PyTorchJob."""
+        ...
+
+    def list_jobs(self, run: Key) -> list[Object]:
+        """PyTorchJobs that carry the run's label, whoever owns them."""
+        ...
+
+    def create_job(self, job: Object) -> Object:
+        """Create a PyTorchJob. Raises AlreadyExists, Refused."""
+        ...
+
+    def delete_job(self, key: Key, *, uid: str) -> None:
+        """Delete a PyTorchJob (background propagation). Raises NotFound."""
+        ...
+
+    def list_pods(self, run: Key) -> list[Object]:
+        """Pods that carry the run's label."""
+        ...
+
+    def departed_pods(self, run: Key) -> list[Object]:
+        """Last sight of the run's pods that were deleted in the last 10 minutes: evidence outlives pods."""
+        ...
+
+    def delete_pod(self, key: Key, *, uid: str, grace_seconds: int) -> None:
+        """Delete a pod; grace 0 removes the object at once (force). Raises NotFound."""
+        ...
+
+    def list_nodes(self) -> list[Object]:
+        """All nodes that may run our pods."""
+        ...
+
+    def record_event(self, run: Object, *, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """An Event on the run; repeated ones are counted, not piled up."""
+        ...
+
+    def read_fleet(self) -> Object | None:
+        """The ConfigMap of fleet facts (node ledger, repair caps), or None."""
+        ...
+
+    def replace_fleet(self, fleet: Object) -> Object:
+        """Create or replace the fleet ConfigMap under its resourceVersion. Raises Conflict."""
+        ...
+
+    def fetch_progress(self, pod: Object, *, timeout_seconds: float) -> ProgressAnswer:
+        """Ask the agent of this pod. Never raises."""
+        ...
+
+    def subscribe(self, listener: Callable[[WatchEvent], None]) -> None:
+        """Call `listener` for every change from now on, possibly from another thread."""
+        ...
