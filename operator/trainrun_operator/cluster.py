@@ -15,6 +15,10 @@ Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
 
+Kind = Literal["TrainingRun", "PyTorchJob", "Pod", "Node"]
+"""What we watch."""
+
+
 class Key(NamedTuple):
     """Namespace and name of an object."""
 
@@ -27,7 +31,7 @@ class WatchEvent:
     """One change, as a watch would tell it."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
-    kind: Literal["TrainingRun", "PyTorchJob", "Pod", "Node"]
+    kind: Kind
     object: Object
 
 
