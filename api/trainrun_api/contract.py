@@ -74,7 +74,9 @@ class Env:
     REPLICAS = "TRAINRUN_REPLICAS"  # pods that take part (members, without spares)
     POD_INDEX = "TRAINRUN_POD_INDEX"  # 0-based; from the pod's replica-index label
     PEERS = "TRAINRUN_PEERS"  # "host:port,host:port", agents in pod-index order
+    AGENT_HOST = "TRAINRUN_AGENT_HOST"  # address that the agent listens on; default 0.0.0.0
     AGENT_PORT = "TRAINRUN_AGENT_PORT"
+    RENDEZVOUS_WAIT = "TRAINRUN_RENDEZVOUS_WAIT"  # seconds the agent waits for the rendezvous name; default 300
     PROGRESS_DIR = "TRAINRUN_PROGRESS_DIR"
     TERMINATION_LOG = "TRAINRUN_TERMINATION_LOG"  # local mode: file that stands for /dev/termination-log
     DEADLINE = "TRAINRUN_DEADLINE"  # seconds after the agent's start: save, exit 11 (maxAttemptSeconds)
@@ -96,6 +98,13 @@ class ProgressFile:
     """Names inside TRAINRUN_PROGRESS_DIR; every file is replaced atomically."""
 
     STOP_REQUEST = "stop.json"  # the agent asks: {"reason": ..., "exit_code": 10 | 11}
+    LAUNCHER = "launcher.json"  # the launcher tells: {"state": ..., "generation": ..., "inplace_restarts": ...}
+    RESULT = "result.json"  # the launcher's last word: {"outcomes": [...], "failures": [...], ...}
+
+    @staticmethod
+    def crash(local_rank: int) -> str:
+        """What a worker that raises leaves for its launcher: {"fingerprint", "message", ...}."""
+        return "crash%d.json" % local_rank
 
     @staticmethod
     def rank(local_rank: int) -> str:
