@@ -15,14 +15,10 @@ class Strict(BaseModel):
 class StrictCamel(BaseModel):
     """Written by a user in Kubernetes' camelCase: frozen, unknown fields refused."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
 class LenientCamel(BaseModel):
     """Written by some version of the operator: frozen, unknown fields kept."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True)

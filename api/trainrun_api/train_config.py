@@ -6,9 +6,9 @@ Cross-field checks live in `rules.py`, so that the CRD and `trainrun validate` s
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from trainrun_api.base import Strict
 
@@ -34,7 +34,9 @@ class ModelConfig(Strict):
         None, description="Random start with these sizes; exactly one of architecture and path."
     )
     path: str | None = Field(
-        None, min_length=1, max_length=1024,
+        None,
+        min_length=1,
+        max_length=1024,
         description="Local Hugging Face folder (config.json, safetensors); every key must match.",
     )
 
@@ -43,7 +45,10 @@ class TokenizerConfig(Strict):
     """Byte-level BPE trained from the run's own text, or a folder that transformers can load."""
 
     vocab_size: int | None = Field(
-        None, ge=260, le=1_000_000, description="Train a byte-level BPE of this size; exactly one of vocab_size and path."
+        None,
+        ge=260,
+        le=1_000_000,
+        description="Train a byte-level BPE of this size; exactly one of vocab_size and path.",
     )
     path: str | None = Field(None, min_length=1, max_length=1024, description="Folder with tokenizer files.")
 
@@ -52,7 +57,8 @@ class DataSource(Strict):
     """One named set of documents."""
 
     path: str = Field(
-        min_length=1, max_length=1024,
+        min_length=1,
+        max_length=1024,
         description="Folder of .txt files (one document each) or .jsonl files; relative paths start at the "
         "working directory of the container, in local mode at the manifest's folder.",
     )
@@ -65,8 +71,9 @@ class DataConfig(Strict):
     sources: dict[str, DataSource] = Field(
         min_length=1, max_length=32, description="Named sources; names are DNS labels."
     )
-    mix: dict[str, float] = Field(
-        default_factory=dict, max_length=32,
+    mix: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(
+        default_factory=dict,
+        max_length=32,
         description="Weight per source (any positive scale, 0 leaves a source out of training but in evaluation); "
         "empty: equal weights. Exact in every block of 10,000 rows.",
     )
@@ -110,7 +117,7 @@ class LoraConfig(Strict):
 
     r: int = Field(16, ge=1, le=1024, description="Rank.")
     alpha: float = Field(16.0, gt=0, description="Scale.")
-    target_modules: list[str] = Field(
+    target_modules: list[Annotated[str, StringConstraints(max_length=128)]] = Field(
         default_factory=lambda: ["q_proj", "v_proj"], max_length=32, description="Modules that get adapters."
     )
 
@@ -118,7 +125,9 @@ class LoraConfig(Strict):
 class EvalConfig(Strict):
     """Held-out perplexity per source, token-weighted over ranks, document-masked."""
 
-    every_steps: int = Field(100, ge=1, le=100_000_000, description="Evaluate after each multiple, at step 0 and at the end.")
+    every_steps: int = Field(
+        100, ge=1, le=100_000_000, description="Evaluate after each multiple, at step 0 and at the end."
+    )
     max_rows_per_source: int = Field(64, ge=1, le=1_000_000, description="Held-out rows read per source.")
 
 
@@ -143,12 +152,16 @@ class TrainConfig(Strict):
     data: DataConfig = Field(description="Which text. Immutable for the life of a run.")
     total_steps: int = Field(ge=1, le=100_000_000, description="Optimizer steps of the whole run.")
     global_batch_rows: int = Field(ge=1, le=10_000_000, description="Rows per optimizer step, over all ranks.")
-    micro_batch_rows: int = Field(1, ge=1, le=65536, description="Rows per forward pass on one rank; accumulation is derived.")
+    micro_batch_rows: int = Field(
+        1, ge=1, le=65536, description="Rows per forward pass on one rank; accumulation is derived."
+    )
     seed: int = Field(0, ge=0, le=2**53, description="Seeds weights and data order.")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: compute in bf16, weights, gradients and reduction in fp32."
     )
-    threads_per_worker: int = Field(1, ge=1, le=256, description="CPU threads of a worker; part of the numerics fingerprint.")
+    threads_per_worker: int = Field(
+        1, ge=1, le=256, description="CPU threads of a worker; part of the numerics fingerprint."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Attention dropout, seeded by (seed, step, slot).")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW settings.")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over steps.")

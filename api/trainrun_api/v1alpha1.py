@@ -6,11 +6,12 @@ a neighbouring version may have written them. Cross-field rules live in `rules.p
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from trainrun_api.base import LenientCamel, StrictCamel
+from trainrun_api.pod_template import PodTemplate, ShortText
 from trainrun_api.train_config import TrainConfig
 
 NAME_LIMIT = 45
@@ -22,7 +23,7 @@ Accelerator = Literal["cuda", "neuron", "cpu"]
 class WorkersSpec(StrictCamel):
     """Shape of the worker group."""
 
-    replicas: int = Field(1, ge=1, le=8192, description="Worker pods, one per node.")
+    replicas: int = Field(1, le=8192, description="Worker pods, one per node; at least 1 (a rule says so).")
     min_replicas: int | None = Field(
         None, ge=1, le=8192, description="The run may go on with this many workers when no more can be had."
     )
@@ -32,8 +33,8 @@ class WorkersSpec(StrictCamel):
     instance_type: str | None = Field(
         None, max_length=64, description="For example ml.p4d.24xlarge: node selector, EFA interfaces, sanity checks."
     )
-    template: dict[str, Any] = Field(
-        default_factory=dict,
+    template: PodTemplate = Field(
+        default_factory=PodTemplate,
         description="Partial PodTemplateSpec, merged by name, last (volumes, service account, tolerations ...).",
     )
 
@@ -41,7 +42,9 @@ class WorkersSpec(StrictCamel):
 class StageSpec(StrictCamel):
     """One step of a longer life cycle."""
 
-    name: str = Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Unique name.")
+    name: str = Field(
+        min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Unique name."
+    )
     kind: Literal["prepare", "precompile", "train", "evaluate", "consolidate", "merge", "report"] = Field(
         description="What the stage does; only train works in this version."
     )
@@ -53,23 +56,30 @@ class CheckpointSpec(StrictCamel):
     """Where checkpoints go, how often, and how many stay."""
 
     path: str = Field(
-        min_length=2, max_length=1024,
+        min_length=2,
+        max_length=1024,
         description="Absolute path on a volume that all workers share, file:///..., or s3://bucket/prefix (later). "
         "In local mode a folder of the run's workdir stands for it.",
     )
-    interval: int | str = Field(
+    interval: int | ShortText = Field(
         "auto",
-        description="auto (5 minutes or 50 steps, whichever is first), a number of steps, or a duration such as 90s, 10m, 1h.",
+        description="auto (5 minutes or 50 steps, whichever is first), a number of steps, or a duration: 90s, 10m, 1h.",
     )
-    keep_last: int = Field(3, ge=2, le=1000, description="Newest checkpoints that stay; at least 2, so that one can be bad.")
-    keep_every_steps: int | None = Field(None, ge=1, le=100_000_000, description="Multiples of this step stay for ever.")
+    keep_last: int = Field(
+        3, ge=2, le=1000, description="Newest checkpoints that stay; at least 2, so that one can be bad."
+    )
+    keep_every_steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="Multiples of this step stay for ever."
+    )
 
 
 class ResumeSpec(StrictCamel):
     """Where the first step comes from. Immutable for the life of a run."""
 
     from_: Literal["Latest", "Never", "Step", "Run"] = Field(
-        "Latest", alias="from", description="Latest valid checkpoint, Never (refuse old ones), a Step, or another Run's result (later)."
+        "Latest",
+        alias="from",
+        description="Latest valid checkpoint, Never (refuse old ones), a Step, or another Run's result (later).",
     )
     step: int | None = Field(None, ge=0, le=100_000_000, description="With from: Step.")
     run: str | None = Field(None, min_length=1, max_length=NAME_LIMIT, description="With from: Run.")
@@ -79,8 +89,12 @@ class FailureRule(StrictCamel):
     """First match wins; every condition that is given must hold."""
 
     name: str = Field(min_length=1, max_length=63, description="Shown in status and events.")
-    on_causes: list[str] = Field(default_factory=list, max_length=32, description="Causes, as in status.failure.cause.")
-    on_exit_codes: list[int] = Field(default_factory=list, max_length=32, description="Exit codes of the failed worker.")
+    on_causes: list[ShortText] = Field(
+        default_factory=list, max_length=32, description="Causes, as in status.failure.cause."
+    )
+    on_exit_codes: list[Annotated[int, Field(ge=0, le=255)]] = Field(
+        default_factory=list, max_length=32, description="Exit codes of the failed worker."
+    )
     on_log_pattern: str | None = Field(None, max_length=256, description="Regular expression on the log tail.")
     action: Literal["FailRun", "Restart", "RestartElsewhere", "RestartIgnoringBudget"] = Field(
         description="What to do then."
@@ -90,16 +104,24 @@ class FailureRule(StrictCamel):
 class FailurePolicySpec(StrictCamel):
     """What failures lead to, in JobSet's words."""
 
-    max_restarts: int = Field(10, ge=0, le=10000, description="Restarts after failures of the program; node faults and preemption are free.")
-    rules: list[FailureRule] = Field(default_factory=list, max_length=32, description="Ordered rules before the defaults.")
+    max_restarts: int = Field(
+        10, ge=0, le=10000, description="Restarts after failures of the program; node faults and preemption are free."
+    )
+    rules: list[FailureRule] = Field(
+        default_factory=list, max_length=32, description="Ordered rules before the defaults."
+    )
 
 
 class HealthSpec(StrictCamel):
     """How long silence may last, and what may be done to nodes."""
 
-    startup_timeout_seconds: int = Field(1800, ge=10, le=86400, description="From all pods scheduled to the first step.")
-    stall_timeout_seconds: int | str = Field(
-        "auto", description="auto (20 x the slowest of the last 50 steps, 10 s to 30 min) or seconds; the phase's own allowance is added."
+    startup_timeout_seconds: int = Field(
+        1800, ge=10, le=86400, description="From all pods scheduled to the first step."
+    )
+    stall_timeout_seconds: int | ShortText = Field(
+        "auto",
+        description="auto (20 x the slowest of the last 50 steps, 10 s to 30 min) or seconds; "
+        "the phase's own allowance is added.",
     )
     node_repair: Literal["Never", "Reboot", "Replace"] = Field(
         "Never", description="May the operator ask HyperPod to repair a node; only Never works in this version."
@@ -110,12 +132,14 @@ class TrainingRunSpec(StrictCamel):
     """What the user wants."""
 
     image: str = Field(min_length=1, max_length=512, description="Trainer image, or the user's own with command.")
-    command: list[str] = Field(
+    command: list[Annotated[str, StringConstraints(max_length=4096)]] = Field(
         default_factory=list, max_length=64, description="A user's own program, run under torchrun; empty: our trainer."
     )
     workers: WorkersSpec = Field(default_factory=WorkersSpec, description="Shape of the worker group.")
     config: TrainConfig | None = Field(None, description="Training configuration; required without command.")
-    stages: list[StageSpec] = Field(default_factory=list, max_length=32, description="Ordered stages; empty: one train stage.")
+    stages: list[StageSpec] = Field(
+        default_factory=list, max_length=32, description="Ordered stages; empty: one train stage."
+    )
     checkpoint: CheckpointSpec = Field(description="Where checkpoints go.")
     resume: ResumeSpec = Field(default_factory=ResumeSpec, description="Where the first step comes from.")
     failure_policy: FailurePolicySpec = Field(default_factory=FailurePolicySpec, description="What failures lead to.")
@@ -126,7 +150,9 @@ class TrainingRunSpec(StrictCamel):
     termination_grace_period_seconds: int = Field(120, ge=10, le=3600, description="Time to save after a stop request.")
     suspend: bool = Field(False, description="Save, stop and give the nodes back; false again resumes.")
     restart_token: str = Field("", max_length=256, description="Change it to save, stop and start a new attempt.")
-    ttl_seconds_after_finished: int | None = Field(None, ge=0, le=31_536_000, description="Delete the run this long after its end.")
+    ttl_seconds_after_finished: int | None = Field(
+        None, ge=0, le=31_536_000, description="Delete the run this long after its end."
+    )
 
 
 class Condition(LenientCamel):
@@ -160,6 +186,14 @@ class CheckpointStatus(LenientCamel):
     size_bytes: int | None = None
 
 
+class StopStatus(LenientCamel):
+    """A save stop that was decided and may still be under way."""
+
+    reason: str
+    message: str = ""
+    requested_at: str
+
+
 class AttemptStatus(LenientCamel):
     """One execution of the run."""
 
@@ -179,6 +213,13 @@ class AttemptStatus(LenientCamel):
     action: str | None = None
     message: str | None = None
     nodes: list[str] = Field(default_factory=list)
+    excluded: list[str] = Field(default_factory=list, description="Nodes that this attempt may not use.")
+    restart_token: str = ""
+    is_queued: bool = Field(False, description="A queue (Kueue) holds the job back; clocks stand still.")
+    last_queued_at: str | None = Field(
+        None, description="Last time a queue held the job back; older pods do not count."
+    )
+    stop: StopStatus | None = None
 
 
 class FailureStatus(LenientCamel):
@@ -201,6 +242,8 @@ class GoodputStatus(LenientCamel):
 
     ettr: float | None = None
     seconds_by_class: dict[str, float] = Field(default_factory=dict)
+    current_class: str | None = Field(None, description="What the seconds since accountedUntil are booked on.")
+    accounted_until: str | None = None
 
 
 class TrainingRunStatus(LenientCamel):
@@ -210,13 +253,18 @@ class TrainingRunStatus(LenientCamel):
     phase: str = ""
     stage: str = ""
     attempt: int | None = Field(None, description="Number of the newest attempt, 0-based.")
-    restarts: int = 0
+    restarts: int = Field(0, description="Restarts that counted towards failurePolicy.maxRestarts.")
+    result: Literal["Succeeded", "Failed"] | None = Field(None, description="Set once, when the run is over.")
+    ended_at: str | None = None
+    next_attempt_at: str | None = Field(None, description="Back-off: no attempt starts before.")
     conditions: list[Condition] = Field(default_factory=list)
     progress: ProgressStatus = Field(default_factory=ProgressStatus)
     checkpoint: CheckpointStatus = Field(default_factory=CheckpointStatus)
     attempts: list[AttemptStatus] = Field(default_factory=list, description="The last 20.")
     failure: FailureStatus | None = None
     nodes: NodesStatus = Field(default_factory=NodesStatus)
+    replicas: int | None = Field(None, description="Worker pods of the newest attempt, for the scale subresource.")
+    selector: str | None = Field(None, description="Label selector of the worker pods, for the scale subresource.")
     ledgers: dict[str, Any] = Field(default_factory=dict, description="Restart budgets by cause fingerprint.")
     goodput: GoodputStatus = Field(default_factory=GoodputStatus)
 

@@ -1,0 +1,260 @@
+"""Rules inside `spec.config`, and between it and the worker group."""
+
+from __future__ import annotations
+
+import re
+
+from trainrun_api.rules.base import OK, Facts, Rule, Values, pick
+from trainrun_api.train_config import Architecture, TrainConfig
+
+_SOURCE_NAME = "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
+_ARCHITECTURE = "spec.config.model.architecture"
+_HIDDEN = pick("hidden_size", "256")
+_HEADS = pick("num_attention_heads", "4")
+_KV_HEADS = pick("num_key_value_heads", "4")
+_WORLD = f"({pick('workers.replicas', '1')} * {pick('workers.devicesPerWorker', '1')})"
+_MICRO = pick("config.micro_batch_rows", "1")
+_REPLICATE = pick("config.parallel.dp_replicate", "1")
+_TP = pick("config.parallel.tp", "1")
+_SHARD = "(has(self.config) && has(self.config.parallel) && has(self.config.parallel.dp_shard))"
+
+
+def _architecture(config: TrainConfig | None) -> Architecture | None:
+    return config.model.architecture if config else None
+
+
+def _world(facts: Facts) -> int:
+    return facts.spec.workers.replicas * facts.spec.workers.devices_per_worker
+
+
+def _one_of(first: str, second: str) -> dict[str, str]:
+    return {
+        "got": f"has(self.{first}) ? 'both {first} and {second}' : 'neither {first} nor {second}'",
+    }
+
+
+def _one_model(facts: Facts) -> Values | None:
+    model = facts.spec.config.model if facts.spec.config else None
+    return OK if model is None else _exactly_one(model.architecture, model.path, "architecture")
+
+
+def _one_tokenizer(facts: Facts) -> Values | None:
+    tokenizer = facts.spec.config.data.tokenizer if facts.spec.config else None
+    return OK if tokenizer is None else _exactly_one(tokenizer.vocab_size, tokenizer.path, "vocab_size")
+
+
+def _exactly_one(first: object, second: object, name: str) -> Values | None:
+    if (first is None) != (second is None):
+        return OK
+    return {"got": f"neither {name} nor path" if first is None else f"both {name} and path"}
+
+
+def _tokenizer_of_folder(facts: Facts) -> Values | None:
+    config = facts.spec.config
+    broken = config is not None and config.model.path is not None and config.data.tokenizer.path is None
+    return {} if broken else OK
+
+
+def _heads_divide(facts: Facts) -> Values | None:
+    a = _architecture(facts.spec.config)
+    if a is None or a.hidden_size % a.num_attention_heads == 0:
+        return OK
+    return {"hidden": a.hidden_size, "heads": a.num_attention_heads}
+
+
+def _head_size_even(facts: Facts) -> Values | None:
+    a = _architecture(facts.spec.config)
+    if a is None or a.hidden_size % a.num_attention_heads or a.hidden_size // a.num_attention_heads % 2 == 0:
+        return OK
+    return {
+        "hidden": a.hidden_size,
+        "heads": a.num_attention_heads,
+        "size": a.hidden_size // a.num_attention_heads,
+    }
+
+
+def _kv_heads_divide(facts: Facts) -> Values | None:
+    a = _architecture(facts.spec.config)
+    if a is None or a.num_attention_heads % a.num_key_value_heads == 0:
+        return OK
+    return {"kv": a.num_key_value_heads, "heads": a.num_attention_heads}
+
+
+def _source_names(facts: Facts) -> Values | None:
+    names = facts.spec.config.data.sources if facts.spec.config else {}
+    return {} if any(not re.match(_SOURCE_NAME, name) for name in names) else OK
+
+
+def _mix_names(facts: Facts) -> Values | None:
+    if facts.spec.config is None or all(name in facts.spec.config.data.sources for name in facts.spec.config.data.mix):
+        return OK
+    return {}
+
+
+def _mix_weight(facts: Facts) -> Values | None:
+    mix = facts.spec.config.data.mix if facts.spec.config else {}
+    return {} if mix and not any(weight > 0 for weight in mix.values()) else OK
+
+
+def _warmup(facts: Facts) -> Values | None:
+    config = facts.spec.config
+    if config is None or config.schedule.warmup_steps <= config.total_steps:
+        return OK
+    return {"got": config.schedule.warmup_steps, "total": config.total_steps}
+
+
+def _mesh(facts: Facts) -> Values | None:
+    if facts.spec.config is None:
+        return OK
+    parallel, world = facts.spec.config.parallel, _world(facts)
+    shard = parallel.dp_shard
+    product = parallel.dp_replicate * (shard or 1) * parallel.tp
+    if (product == world) if shard is not None else world % product == 0:
+        return OK
+    return {"replicate": parallel.dp_replicate, "shard": shard or "null", "tp": parallel.tp, "world": world}
+
+
+def _batch(facts: Facts) -> Values | None:
+    config = facts.spec.config
+    if config is None:
+        return OK
+    ranks = _world(facts) // config.parallel.tp
+    per_pass = config.micro_batch_rows * ranks
+    if ranks == 0 or config.global_batch_rows % per_pass == 0:
+        return OK
+    return {"got": config.global_batch_rows, "micro": config.micro_batch_rows, "ranks": ranks, "unit": per_pass}
+
+
+_RANKS = f"({_WORLD} / {_TP})"
+
+RULES = (
+    Rule(
+        id="one-model-start",
+        at="spec.config.model",
+        child=None,
+        cel="has(self.architecture) != has(self.path)",
+        message="spec.config.model has {got}; give exactly one: architecture for a random start, path for a "
+        "Hugging Face folder",
+        values=_one_of("architecture", "path"),
+        check=_one_model,
+    ),
+    Rule(
+        id="one-tokenizer",
+        at="spec.config.data.tokenizer",
+        child=None,
+        cel="has(self.vocab_size) != has(self.path)",
+        message="spec.config.data.tokenizer has {got}; give exactly one: vocab_size to train one on the run's text, "
+        "path for a folder with tokenizer files",
+        values=_one_of("vocab_size", "path"),
+        check=_one_tokenizer,
+    ),
+    Rule(
+        id="tokenizer-of-pretrained-model",
+        at="spec.config",
+        child="data",
+        cel="!has(self.model.path) || has(self.data.tokenizer.path)",
+        message="spec.config.data.tokenizer.path is missing beside spec.config.model.path; a pretrained model "
+        "understands only its own tokens, so give the folder of its tokenizer",
+        check=_tokenizer_of_folder,
+    ),
+    Rule(
+        id="heads-divide-hidden-size",
+        at=_ARCHITECTURE,
+        child=None,
+        cel=f"{_HIDDEN} % {_HEADS} == 0",
+        message=_ARCHITECTURE + ".hidden_size={hidden} is not divisible by num_attention_heads={heads}; "
+        "use a multiple of {heads}",
+        values={"hidden": _HIDDEN, "heads": _HEADS},
+        check=_heads_divide,
+    ),
+    Rule(
+        id="head-size-even",
+        at=_ARCHITECTURE,
+        child=None,
+        cel=f"{_HIDDEN} % {_HEADS} != 0 || {_HIDDEN} / {_HEADS} % 2 == 0",
+        message=_ARCHITECTURE + ".hidden_size={hidden} over num_attention_heads={heads} gives heads of size {size}, "
+        "but rotary embeddings need an even size; change one of the two",
+        values={"hidden": _HIDDEN, "heads": _HEADS, "size": f"{_HIDDEN} / {_HEADS}"},
+        check=_head_size_even,
+    ),
+    Rule(
+        id="kv-heads-divide-heads",
+        at=_ARCHITECTURE,
+        child=None,
+        cel=f"{_HEADS} % {_KV_HEADS} == 0",
+        message=_ARCHITECTURE + ".num_key_value_heads={kv} does not divide num_attention_heads={heads}; "
+        "use a divisor of {heads}",
+        values={"kv": _KV_HEADS, "heads": _HEADS},
+        check=_kv_heads_divide,
+    ),
+    Rule(
+        id="source-names",
+        at="spec.config.data",
+        child="sources",
+        cel=f"self.sources.all(k, k.matches('{_SOURCE_NAME}'))",
+        message="spec.config.data.sources has a name that is not a DNS label; use lower-case letters, digits and '-', "
+        "40 characters at most",
+        check=_source_names,
+    ),
+    Rule(
+        id="mix-names-are-sources",
+        at="spec.config.data",
+        child="mix",
+        cel="!has(self.mix) || self.mix.all(k, k in self.sources)",
+        message="spec.config.data.mix names a source that spec.config.data.sources does not have; use the names of "
+        "the sources",
+        check=_mix_names,
+    ),
+    Rule(
+        id="mix-has-weight",
+        at="spec.config.data",
+        child="mix",
+        cel="!has(self.mix) || self.mix.size() == 0 || self.mix.exists(k, double(self.mix[k]) > 0.0)",
+        message="spec.config.data.mix gives every source the weight 0, so there is nothing to train on; give at least "
+        "one a weight above 0",
+        check=_mix_weight,
+    ),
+    Rule(
+        id="warmup-within-total",
+        at="spec.config",
+        child="schedule",
+        cel="!has(self.schedule) || !has(self.schedule.warmup_steps) || self.schedule.warmup_steps <= self.total_steps",
+        message="spec.config.schedule.warmup_steps={got} is more than spec.config.total_steps={total}; "
+        "use at most {total}",
+        values={"got": "self.schedule.warmup_steps", "total": "self.total_steps"},
+        check=_warmup,
+    ),
+    Rule(
+        id="mesh-fills-world",
+        at="spec",
+        child="config",
+        cel=f"!has(self.config) || ({_SHARD} "
+        f"? {_REPLICATE} * {pick('config.parallel.dp_shard', '1')} * {_TP} == {_WORLD} "
+        f": {_WORLD} % ({_REPLICATE} * {_TP}) == 0)",
+        message="spec.config.parallel dp_replicate={replicate} x dp_shard={shard} x tp={tp} does not fill {world} "
+        "ranks (spec.workers.replicas x devicesPerWorker); "
+        "make the product {world}, or leave dp_shard out and let the others divide {world}",
+        values={
+            "replicate": _REPLICATE,
+            "shard": f"({_SHARD} ? string({pick('config.parallel.dp_shard', '1')}) : 'null')",
+            "tp": _TP,
+            "world": _WORLD,
+        },
+        check=_mesh,
+    ),
+    Rule(
+        id="batch-over-ranks",
+        at="spec",
+        child="config",
+        cel=f"!has(self.config) || {_TP} > {_WORLD} || self.config.global_batch_rows % ({_MICRO} * {_RANKS}) == 0",
+        message="spec.config.global_batch_rows={got} is not a multiple of micro_batch_rows={micro} x {ranks} "
+        "data-parallel ranks (spec.workers.replicas x devicesPerWorker / tp); use a multiple of {unit}",
+        values={
+            "got": "self.config.global_batch_rows",
+            "micro": _MICRO,
+            "ranks": _RANKS,
+            "unit": f"{_MICRO} * {_RANKS}",
+        },
+        check=_batch,
+    ),
+)
