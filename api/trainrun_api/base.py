@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 class Strict(BaseModel):
     """Written by a user in snake_case: frozen, unknown fields refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StrictCamel(BaseModel):

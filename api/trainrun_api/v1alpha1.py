@@ -6,9 +6,10 @@ a neighbouring version may have written them. Cross-field rules live in `rules.p
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from trainrun_api.base import LenientCamel, StrictCamel
 from trainrun_api.pod_template import PodTemplate, ShortText
@@ -99,6 +100,17 @@ class FailureRule(StrictCamel):
     action: Literal["FailRun", "Restart", "RestartElsewhere", "RestartIgnoringBudget"] = Field(
         description="What to do then."
     )
+
+    @field_validator("on_log_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        """The API server cannot check this; the operator would, and call the spec unworkable."""
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"is not a regular expression ({error}); correct or remove it") from error
+        return pattern
 
 
 class FailurePolicySpec(StrictCamel):

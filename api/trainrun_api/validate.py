@@ -1,0 +1,51 @@
+"""The verdict that the API server would give on a manifest, without a cluster: structure first, then the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainrun_api.manifest import ManifestError, Problem, load_manifest
+from trainrun_api.rules import RULES, Facts
+from trainrun_api.structure import parse, without_nulls
+
+__all__ = ["Problem", "validate", "validate_file", "validate_update"]
+
+
+def validate_file(path: Path | str) -> list[Problem]:
+    """Why the manifest in a file would be refused; empty when it would be taken."""
+    try:
+        manifest = load_manifest(Path(path))
+    except ManifestError as error:
+        return [error.problem]
+    return validate(manifest)
+
+
+def validate(manifest: Mapping[str, Any]) -> list[Problem]:
+    """Why a new TrainingRun would be refused. Structural problems come alone: rules need a whole run."""
+    return _verdict(manifest, None)
+
+
+def validate_update(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Problem]:
+    """Why `new` would be refused as the next version of `old`."""
+    return _verdict(new, old)
+
+
+def _verdict(manifest: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[Problem]:
+    stored = without_nulls(manifest)
+    run = parse(stored)
+    if isinstance(run, list):
+        return run
+    facts = Facts(
+        name=stored["metadata"]["name"],
+        spec=run.spec,
+        raw=stored["spec"],
+        old=without_nulls(old)["spec"] if old is not None else None,
+    )
+    problems = []
+    for rule in RULES:
+        values = rule.check(facts)
+        if values is not None:
+            problems.append(Problem(rule.path, rule.sentence(values), rule.kind, rule.id))
+    return problems
