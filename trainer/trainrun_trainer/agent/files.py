@@ -1,0 +1,57 @@
+"""The progress folder: small JSON files that workers, launcher and agent replace atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, List, Optional
+
+from trainrun_api.contract import ProgressFile
+
+SIZE_LIMIT_BYTES = 1 << 20
+"""A larger file is not a record of ours and is not read."""
+
+
+def read_json(folder: str, name: str) -> Optional[Dict[str, Any]]:
+    """The object in a file, or None when there is none that can be read."""
+    try:
+        with open(os.path.join(folder, name), "rb") as handle:
+            raw = handle.read(SIZE_LIMIT_BYTES + 1)
+        value = json.loads(raw) if len(raw) <= SIZE_LIMIT_BYTES else None
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(folder: str, name: str, value: Dict[str, Any]) -> None:
+    """Replace a file; a reader sees the old or the new content. No fsync: it need not outlive the machine."""
+    path = os.path.join(folder, name)
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    with open(temporary, "w") as handle:
+        json.dump(value, handle)
+    os.replace(temporary, path)
+
+
+def rank_records(folder: str) -> List[Dict[str, Any]]:
+    """What the local ranks last wrote, by local rank; each has `local_rank`."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    records = []
+    for name in names:
+        digits = name[4:-5]
+        if name.startswith("rank") and name.endswith(".json") and digits.isdigit():
+            record = read_json(folder, name)
+            if record is not None:
+                records.append({**record, "local_rank": int(digits)})
+    return sorted(records, key=lambda r: int(r["local_rank"]))
+
+
+def clear(folder: str) -> None:
+    """Make the folder, without what an earlier pod left in it. Raises OSError when it cannot be written."""
+    os.makedirs(folder, exist_ok=True)
+    for name in os.listdir(folder):
+        known = name in (ProgressFile.STOP_REQUEST, ProgressFile.RESULT, ProgressFile.LAUNCHER)
+        if known or (name.startswith(("rank", "crash")) and name.endswith((".json", ".tmp"))):
+            os.unlink(os.path.join(folder, name))

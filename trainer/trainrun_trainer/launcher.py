@@ -1,0 +1,232 @@
+"""`python -m trainrun_trainer.launcher [--entry module:function]`: starts this pod's workers by torchelastic.
+
+Between agent and workers: joins the rendezvous that PET_* describes, starts workers from a fork server that has done
+the imports, restarts them in place where `launcher_policy` allows, and writes `result.json` as its last word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainrun_api.contract import Env, ProgressFile
+
+from trainrun_trainer.agent import files
+from trainrun_trainer.launcher_worker import run_worker
+
+DEFAULT_ENTRY = "trainrun_trainer.worker:run"
+PRELOAD = (
+    "trainrun_trainer.launcher_preload",  # first: it ties the server to this process
+    "torch",
+    "torch.distributed.fsdp",
+    "torch.distributed.checkpoint",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.modeling_auto",
+    "safetensors.torch",
+    "tokenizers",
+    "peft",
+    "trainrun_trainer.launcher",
+    "trainrun_trainer.worker",
+)
+"""What a worker imports, done once in the fork server; no tensor operation may happen there."""
+
+FIRST_JOIN_SECONDS = 1800
+"""Peers may still pull their image; the run's startup limit is shorter where it matters."""
+STORE_SECONDS = 60
+EXIT_BARRIER_SECONDS = 60.0
+MONITOR_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Group:
+    """This pod's place in the worker group, as training-operator tells it."""
+
+    endpoint: str
+    run_id: str
+    min_pods: int
+    max_pods: int
+    workers_per_pod: int
+    is_host: bool
+
+
+def group_from_env() -> Group:
+    """Parse PET_*. Raises SystemExit with a sentence where a number is none."""
+    low, _, high = os.environ.get("PET_NNODES", "1").partition(":")
+    try:
+        return Group(
+            endpoint=os.environ.get("PET_RDZV_ENDPOINT") or "127.0.0.1:0",
+            run_id=os.environ.get("PET_RDZV_ID") or "local",
+            min_pods=int(low),
+            max_pods=int(high or low),
+            workers_per_pod=int(os.environ.get("PET_NPROC_PER_NODE", "1")),
+            is_host=os.environ.get(Env.POD_INDEX, "0") == "0",
+        )
+    except ValueError as error:
+        raise SystemExit(f"PET_NNODES must be MIN:MAX and PET_NPROC_PER_NODE a number: {error}") from error
+
+
+def prepare_environment() -> None:
+    """Set what must hold before torch is imported here and in the fork server."""
+    fixed = {
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # else a restarted group reads the dead group's addresses
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for CUDA must not initialise it before the fork
+        "TORCH_ELASTIC_WORKER_IDENTICAL": "1",
+    }
+    os.environ.update(fixed)
+    threads = json.loads(os.environ.get(Env.CONFIG) or "{}").get("threads_per_worker", 1)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's would start threads at import, in the fork server
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def start_method(accelerator: str) -> str:
+    """How workers are started; `spawn` where a fork server is not proven."""
+    return "spawn" if accelerator == "neuron" else "forkserver"
+
+
+def start_fork_server(preload: Sequence[str]) -> None:
+    """Let the imports begin now, while this process imports torch and finds its peers."""
+    multiprocessing.set_forkserver_preload(list(preload))
+    multiprocessing.forkserver.ensure_running()
+
+
+def local_address(endpoint: str) -> str:
+    """The address by which the rendezvous host sees this pod; needs no name of our own. Sends nothing."""
+    host, _, port = endpoint.rpartition(":")
+    family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port) or 1, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
+def make_agent(group: Group, entry: str, progress_dir: str, method: str) -> Any:
+    """Join the rendezvous' store and build the elastic agent. Imports torch."""
+    from torch.distributed.elastic.agent.server.api import WorkerSpec
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.rendezvous import RendezvousParameters, dynamic_rendezvous
+    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+    from trainrun_trainer.launcher_agent import MANY_ROUNDS, InPlaceAgent
+
+    pause = min(1.0, 0.05 + group.max_pods / 500)
+    # torchelastic polls its state once a second; a few pods may ask more often, a thousand may not
+    dynamic_rendezvous._delay = lambda seconds: time.sleep(pause)  # type: ignore[attr-defined]
+    address = local_address(group.endpoint)
+    parameters = RendezvousParameters(
+        backend="c10d",
+        endpoint=group.endpoint,
+        run_id=group.run_id,
+        min_nodes=group.min_pods,
+        max_nodes=group.max_pods,
+        local_addr=address,
+        is_host=group.is_host,
+        join_timeout=FIRST_JOIN_SECONDS,
+        last_call_timeout=1,
+        close_timeout=5,
+        read_timeout=STORE_SECONDS,
+        keep_alive_interval=1,
+        keep_alive_max_attempt=3,
+    )
+    spec = WorkerSpec(
+        role="worker",
+        local_world_size=group.workers_per_pod,
+        entrypoint=run_worker,
+        args=(entry, progress_dir),
+        rdzv_handler=get_rendezvous_handler(parameters),
+        max_restarts=MANY_ROUNDS,
+        monitor_interval=MONITOR_SECONDS,
+        local_addr=address,
+    )
+    return InPlaceAgent(
+        spec=spec,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        start_method=method,
+        exit_barrier_timeout=EXIT_BARRIER_SECONDS,
+        shutdown_timeout=1,
+        progress_dir=progress_dir,
+    )
+
+
+def launch(entry: str, preload: Sequence[str]) -> int:
+    """Run this pod's workers to their end and write the result; 0 if every worker returned an outcome."""
+    progress_dir = os.environ[Env.PROGRESS_DIR]
+    files.write_json(
+        progress_dir, ProgressFile.LAUNCHER, {"state": "importing", "generation": 0, "inplace_restarts": 0}
+    )
+    prepare_environment()
+    method = start_method(os.environ.get(Env.ACCELERATOR, "cpu"))
+    if method == "forkserver":
+        start_fork_server(preload)
+    from torch.distributed.elastic.multiprocessing import SignalException
+
+    agent: Any = None
+    lost: str | None = None
+    try:
+        agent = make_agent(group_from_env(), entry, progress_dir, method)
+        agent.run()
+    except SignalException as error:
+        lost = f"the launcher was asked to end by {error.sigval.name}"
+    except Exception as error:  # torchelastic's many kinds: store gone, rendezvous closed or timed out
+        lost = f"the worker group cannot go on: {type(error).__name__}: {error}"
+    finally:
+        if agent is not None:
+            close(agent)
+    write_result(progress_dir, agent, lost)
+    return 0 if agent is not None and agent.outcomes and not agent.failures else 1
+
+
+def close(agent: Any) -> None:
+    """Close the rendezvous, so that peers that would restart end too."""
+    agent.get_worker_group().spec.rdzv_handler.shutdown()
+
+
+def write_result(progress_dir: str, agent: Any, lost: str | None) -> None:
+    """result.json: outcomes and failures of the last generation; losing the group is a failure of nobody here."""
+    failures = [asdict(f) for f in agent.failures] if agent is not None else []
+    if lost is not None and not failures:
+        failures = [
+            {
+                "exit_code": 1,
+                "message": lost,
+                "fingerprint": None,
+                "collateral": True,
+                "failed_monotonic": time.monotonic(),
+            }
+        ]
+    reason = getattr(agent, "not_restarted_because", None)
+    for failure in failures:
+        if reason is not None:
+            failure["message"] += f"; not restarted in place: {reason}"
+    result = {
+        "outcomes": agent.outcomes if agent is not None else [],
+        "failures": failures,
+        "history": agent.history if agent is not None else [],
+        "inplace_restarts": agent.generation if agent is not None else 0,
+    }
+    files.write_json(progress_dir, ProgressFile.RESULT, result)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and launch."""
+    parser = argparse.ArgumentParser(prog="python -m trainrun_trainer.launcher", description=__doc__)
+    parser.add_argument("--entry", default=DEFAULT_ENTRY, help="module:function that each worker calls")
+    parser.add_argument("--preload", default=",".join(PRELOAD), help="modules of the fork server, by comma")
+    parsed = parser.parse_args(arguments)
+    return launch(parsed.entry, [name for name in parsed.preload.split(",") if name])
+
+
+if __name__ == "__main__":
+    # workers need nothing of this module's main part; multiprocessing would run it again in each of them
+    sys.modules["__main__"].__spec__ = None
+    del sys.modules["__main__"].__file__
+    sys.exit(main())
