@@ -17,24 +17,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from trainrun_api.contract import TERMINATION_MESSAGE_LIMIT_BYTES
 
 from trainrun_operator.cluster import Key, Object
 from trainrun_operator.errors import Conflict, LocalModeError, NotFound
+from trainrun_operator.job_controller import JOB_NAME_LABEL, REPLICA_INDEX_LABEL
 from trainrun_operator.local.disk import read_json, write_json
 from trainrun_operator.local.layout import RunDir
 from trainrun_operator.local.pod_process import (
     POD_FOLDER,
     Places,
+    Ports,
     command_of,
     environment_of,
     trainer_container,
 )
 from trainrun_operator.local.pod_status import CONTAINER_LOST, ended_status, running_status, waiting_status
 from trainrun_operator.local.ports import PortBook
-from trainrun_operator.local.process import ProcessId, find_leader, kill_session
+from trainrun_operator.local.process import ProcessId, Tree, find_leader
 from trainrun_operator.local.slots import Slots
 from trainrun_operator.objects import ObjectStore, timestamp
 
@@ -53,6 +54,10 @@ class PodProcess:
     process: ProcessId
     pidfd: int | None
     started_at: str
+    index: int
+    """Pod index of its job."""
+    port: int
+    """Where its agent listens."""
     popen: subprocess.Popen[bytes] | None = None
     kill_at: float | None = None
     """Monotonic time at which the grace of its deletion is over."""
@@ -102,7 +107,7 @@ class Kubelet:
         for running in list(self._running.values()):
             pod = pods.get(running.uid)
             if pod is None or self._slots.is_lost(running.node):
-                kill_session(running.process)
+                self._tree(running).kill()
                 self._forget(running)
             elif not running.process.is_alive():
                 self._tell_end(running, pod)
@@ -128,7 +133,7 @@ class Kubelet:
     def port_of(self, pod: Object) -> int | None:
         """Where the pod's agent listens; None when it has no process here."""
         running = self._running.get(pod["metadata"]["uid"])
-        return self._ports_of(pod)[1] if running is not None else None
+        return running.port if running is not None else None
 
     def _is_to_start(self, pod: Object) -> bool:
         node = pod["spec"].get("nodeName")
@@ -154,7 +159,7 @@ class Kubelet:
         places = Places(self._dir.pods / uid, self._dir.checkpoints, self._dir.faults, self.workdir)
         (places.pod / "progress").mkdir(parents=True, exist_ok=True)
         try:
-            ports, _ = self._ports_of(pod)
+            ports = self._ports_of(pod)
             env = environment_of(pod, ports, places, os.environ)
             with open(self._dir.logs / f"{name}.log", "ab") as log:
                 popen = subprocess.Popen(
@@ -181,6 +186,8 @@ class Kubelet:
             process=process,
             pidfd=process.open_pidfd(),
             started_at=started_at,
+            index=_index_of(pod),
+            port=self._ports_of(pod).agents[_index_of(pod)],
             popen=popen,
             kill_at=kill_at,
         )
@@ -193,6 +200,7 @@ class Kubelet:
         record = {
             "pod": running.key.name, "node": running.node, "process": running.process.to_json(),
             "started_at": running.started_at, "kill_at": running.kill_at,
+            "port": running.port, "index": running.index,
         }  # fmt: skip
         write_json(self._dir.pods / running.uid / RECORD, record)
 
@@ -208,11 +216,11 @@ class Kubelet:
             running.kill_at = moment + grace
             self._record(running)
         if moment >= running.kill_at:
-            kill_session(running.process)
+            self._tree(running).kill()
 
     def _tell_end(self, running: PodProcess, pod: Object) -> None:
         """The agent has ended: end what is left of the pod, then say how it ended."""
-        kill_session(running.process)
+        self._tree(running).kill()
         message = self._termination_message(pod)
         code, reason = _exit_code(running, message)
         if not message and code != 0 and _falls_back_to_log(pod):
@@ -245,23 +253,22 @@ class Kubelet:
         (self._dir.pods / running.uid / RECORD).unlink(missing_ok=True)
         del self._running[running.uid]
 
+    def _tree(self, running: PodProcess) -> Tree:
+        return Tree(running.process, POD_FOLDER, str(self._dir.pods / running.uid))
+
     def _kill_strays(self) -> None:
         """End processes of pods that are in no store any more (force-deleted just before a crash)."""
         known = {p["metadata"]["uid"] for p in self._store.list("Pod")}
         for path in self._dir.pods.glob(f"*/{RECORD}"):
             if path.parent.name not in known:
-                kill_session(ProcessId.from_json(read_json(path)["process"]))
+                Tree(ProcessId.from_json(read_json(path)["process"]), POD_FOLDER, str(path.parent)).kill()
                 path.unlink()
 
-    def _ports_of(self, pod: Object) -> tuple[Any, int]:
-        labels = pod["metadata"]["labels"]
-        key = Key(pod["metadata"]["namespace"], labels["training.kubeflow.org/job-name"])
+    def _ports_of(self, pod: Object) -> Ports:
+        key = Key(pod["metadata"]["namespace"], pod["metadata"]["labels"][JOB_NAME_LABEL])
         job = self._store.get("PyTorchJob", key)
-        owner = pod["metadata"]["ownerReferences"][0]["uid"]
-        index = int(labels["training.kubeflow.org/replica-index"])
-        replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"].get("replicas", 1)) if job else index + 1
-        ports = self._ports.of(owner, max(replicas, index + 1))
-        return ports, ports.agents[index]
+        replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"].get("replicas", 1)) if job is not None else 0
+        return self._ports.of(pod["metadata"]["ownerReferences"][0]["uid"], max(replicas, _index_of(pod) + 1))
 
     def _write(self, pod: Object, status: Object) -> None:
         with suppress(NotFound):
@@ -279,6 +286,10 @@ class Kubelet:
     def _remove(self, pod: Object) -> None:
         metadata = pod["metadata"]
         self._store.remove("Pod", Key(metadata["namespace"], metadata["name"]), uid=metadata["uid"])
+
+
+def _index_of(pod: Object) -> int:
+    return int(pod["metadata"]["labels"][REPLICA_INDEX_LABEL])
 
 
 def _exit_code(running: PodProcess, message: str) -> tuple[int, str]:

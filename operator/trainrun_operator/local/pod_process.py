@@ -17,6 +17,7 @@ from trainrun_api.contract import Env
 
 from trainrun_operator.cluster import Object
 from trainrun_operator.errors import LocalModeError
+from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 
 POD_FOLDER = "TRAINRUN_LOCAL_POD"
 """Marks every process of a pod with its folder, so that one started just before a crash is found again."""
@@ -80,7 +81,7 @@ def environment_of(pod: Object, ports: Ports, places: Places, inherited: Mapping
         raise LocalModeError("envFrom names a Secret or ConfigMap, and local mode has none; set env values instead")
     for entry in container.get("env") or []:
         stated[entry["name"]] = _expand(_value(pod, entry), stated)
-    index = int(pod["metadata"]["labels"]["training.kubeflow.org/replica-index"])
+    index = int(pod["metadata"]["labels"][REPLICA_INDEX_LABEL])
     env |= stated
     env |= {
         POD_FOLDER: str(places.pod),

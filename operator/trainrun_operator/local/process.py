@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,60 +61,74 @@ class ProcessId:
                 os.kill(self.pid, number)
 
 
-def session_members(leader: int) -> list[int]:
-    """Living processes of a session, and their descendants that left it."""
-    parents: dict[int, int] = {}
-    members: set[int] = set()
-    for entry in PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        stat = _stat(int(entry.name))
-        if stat is None or stat[2] in "ZX":
-            continue
-        pid = int(entry.name)
-        parents[pid] = int(stat[3])
-        if int(stat[5]) == leader:
-            members.add(pid)
-    grew = True
-    while grew:
-        more = {pid for pid, parent in parents.items() if parent in members} - members
-        members |= more
-        grew = bool(more)
-    return sorted(members)
+@dataclass(frozen=True)
+class Tree:
+    """All processes of one pod: the leader's session, its descendants, and whoever carries the mark.
 
-
-def kill_session(leader: ProcessId) -> None:
-    """SIGKILL a whole session until nothing of it is left: a member may fork between look and blow.
-
-    The kernel gives a pid to nobody else while a session carries it, so a stranger under the leader's pid
-    means that the session is empty.
+    The agent's keeper makes a session of its own and may outlive its parent for a moment, so neither session nor
+    parenthood is enough; the mark is a variable with which the leader was started.
     """
-    for _ in range(50):
-        present = ProcessId.of(leader.pid)
-        if present is not None and present != leader:
-            return
-        members = session_members(leader.pid)
-        if not members:
-            return
-        for pid in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        os.sched_yield()
+
+    leader: ProcessId
+    variable: str
+    value: str
+
+    def members(self) -> list[int]:
+        """Pids of the living members."""
+        parents: dict[int, int] = {}
+        members: set[int] = set()
+        is_reused = ProcessId.of(self.leader.pid) not in (None, self.leader)
+        for pid, stat in _processes():
+            parents[pid] = int(stat[3])
+            in_session = not is_reused and int(stat[5]) == self.leader.pid
+            if in_session or environment_value(pid, self.variable) == self.value:
+                members.add(pid)
+        grew = True
+        while grew:
+            more = {pid for pid, parent in parents.items() if parent in members} - members
+            members |= more
+            grew = bool(more)
+        return sorted(members - {os.getpid()})
+
+    def kill(self) -> None:
+        """SIGKILL until nothing is left: a member may fork between look and blow."""
+        for _ in range(50):
+            members = self.members()
+            if not members:
+                return
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            os.sched_yield()
 
 
 def find_leader(variable: str, value: str) -> ProcessId | None:
-    """The session leader whose environment has `variable=value`; None if there is none."""
-    wanted = f"{variable}={value}".encode()
+    """The first session leader that was started with `variable=value`; None if none lives."""
+    leaders = [
+        ProcessId(pid, int(stat[21]), _boot())
+        for pid, stat in _processes()
+        if int(stat[5]) == pid and environment_value(pid, variable) == value
+    ]
+    return min(leaders, key=lambda leader: leader.start_ticks, default=None)
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """Living processes with their stat fields."""
     for entry in PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        stat = _stat(int(entry.name))
-        if stat is None or stat[2] in "ZX" or stat[5] != entry.name:
-            continue
-        with contextlib.suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                return ProcessId.of(int(entry.name))
-    return None
+        if entry.name.isdigit():
+            stat = _stat(int(entry.name))
+            if stat is not None and stat[2] not in "ZX":
+                yield int(entry.name), stat
+
+
+def environment_value(pid: int, variable: str) -> str | None:
+    """A variable with which a process was started; None when there is none, or the process is not ours to see."""
+    try:
+        raw = (PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return None
+    prefix = f"{variable}=".encode()
+    return next((part[len(prefix) :].decode() for part in raw.split(b"\0") if part.startswith(prefix)), None)
 
 
 def _stat(pid: int) -> list[str] | None:
