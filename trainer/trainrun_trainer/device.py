@@ -1,0 +1,71 @@
+"""Everything that differs between CPU, CUDA and Neuron. No other module names an accelerator.
+
+Nothing here runs at import, so that a fork server may preload it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from trainrun_trainer.errors import ConfigError, DeviceMemoryError, DeviceSuspect, TrainerError
+
+START_METHOD: Mapping[str, str] = {"cpu": "forkserver", "cuda": "forkserver", "neuron": "spawn"}
+"""How a launcher starts workers; Neuron's runtime has not been proven under a fork server."""
+PRELOAD = ("trainrun_trainer.worker",)
+"""What a fork server imports ahead of the workers; it pulls in torch and the model classes."""
+
+
+def open_device(accelerator: str, local_rank: int, threads: int) -> torch.device:
+    """The device of this worker, ready to use."""
+    torch.set_num_threads(threads)
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    if accelerator == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "workers.accelerator=cuda, but this container sees no CUDA device; request one or use cpu"
+            )
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # fixed summation order in cuBLAS
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    raise ConfigError(f"workers.accelerator={accelerator}: this version trains on cpu and cuda")
+
+
+def collective_backend(device: torch.device) -> str:
+    """Backend string of the process group: objects travel over gloo, tensors over the device's own."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
+def compute_dtype(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Context of a forward pass: bf16 computes in bf16 over fp32 weights.
+
+    Casts are not cached: under FSDP a cached cast would keep every unsharded layer alive.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def describe(device: torch.device) -> str:
+    """Model of the device, for the numerics fingerprint."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
+def as_device_error(error: BaseException, batch: str) -> TrainerError | None:
+    """Translate what the device's library raised; None if the error is not the device's.
+
+    `batch` says what was asked of the memory, for the sentence.
+    """
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return DeviceMemoryError(
+            f"device memory exhausted with {batch}; lower micro_batch_rows or data.row_tokens, shard over more workers"
+        )
+    if isinstance(error, torch.AcceleratorError):
+        return DeviceSuspect(f"the device failed: {text.splitlines()[0]}")
+    return None

@@ -1,0 +1,70 @@
+"""What the operator (or local mode) and torchelastic tell a worker, read once from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from trainrun_api.contract import Env
+from trainrun_api.train_config import TrainConfig
+from trainrun_api.v1alpha1 import CheckpointSpec
+
+from trainrun_trainer.claims import Owner
+from trainrun_trainer.errors import ConfigError
+from trainrun_trainer.resume import ResumePolicy
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A worker's orders."""
+
+    run: str
+    owner: Owner
+    config: TrainConfig
+    checkpoint: CheckpointSpec
+    resume: ResumePolicy
+    accelerator: str
+    pod_index: int
+    local_rank: int
+    progress_dir: str | None
+    faults_dir: str | None
+
+
+def read_environment(env: Mapping[str, str]) -> Environment:
+    """Parse the contract's variables. Raises ConfigError naming the field as the user wrote it."""
+    path = env.get(Env.CHECKPOINT_PATH, "")
+    try:
+        config = TrainConfig.model_validate(_json(env, Env.CONFIG))
+        checkpoint = CheckpointSpec.model_validate({**_json(env, Env.CHECKPOINT), "path": path})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"config.{field}: {first['msg']}, got {first['input']!r}") from error
+    attempt = int(env.get(Env.ATTEMPT, "0"))
+    generation = int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return Environment(
+        run=env.get(Env.RUN, "run"), owner=Owner(env.get(Env.RUN_UID, "local"), attempt, generation),
+        config=config, checkpoint=checkpoint, resume=ResumePolicy.from_dict(_json(env, Env.RESUME)),
+        accelerator=env.get(Env.ACCELERATOR, "cpu"), pod_index=int(env.get(Env.POD_INDEX, "0")),
+        local_rank=int(env.get("LOCAL_RANK", "0")),
+        progress_dir=env.get(Env.PROGRESS_DIR), faults_dir=env.get(Env.FAULTS),
+    )  # fmt: skip
+
+
+def current() -> Environment:
+    """The environment of this process."""
+    return read_environment(os.environ)
+
+
+def _json(env: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(env.get(name) or "{}")
+    except ValueError as error:
+        raise ConfigError(f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} is {type(value).__name__}, expected a JSON object")
+    return value

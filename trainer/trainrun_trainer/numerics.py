@@ -1,0 +1,26 @@
+"""Fingerprint of everything that decides a run's bits besides its configuration and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from trainrun_trainer import device as devices
+
+
+def fingerprint(
+    device: torch.device, world_size: int, mesh: Mapping[str, int], threads: int, precision: str, attention: str
+) -> dict[str, Any]:
+    """Equal fingerprints promise equal bits; different ones do not."""
+    return {
+        "torch": torch.__version__, "device": devices.describe(device), "threads": threads,
+        "world_size": world_size, "mesh": dict(mesh), "precision": precision, "attention": attention,
+    }  # fmt: skip
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """'name: then -> now' for each difference."""
+    names = sorted({*then, *now})
+    return [f"{n}: {then.get(n)} -> {now.get(n)}" for n in names if then.get(n) != now.get(n)]

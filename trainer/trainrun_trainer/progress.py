@@ -1,0 +1,92 @@
+"""What this rank tells its agent: one small file, replaced atomically after each step and phase change.
+
+Instants are of this machine's monotonic clock; the agent turns them into ages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trainrun_api.contract import Progress, ProgressFile
+
+from trainrun_trainer.checkpoint import Durable
+from trainrun_trainer.ranks import Ranks
+
+STEP_WINDOW = 50
+"""Steps whose slowest governs the automatic stall limit."""
+
+
+class Stopwatch:
+    """Seconds by class: each lap adds the time since the last one, so that the classes add up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> float:
+        """End a stretch of time; returns its length in seconds."""
+        now = time.monotonic()
+        length = now - self._last
+        self._last = now
+        self.seconds[name] = self.seconds.get(name, 0.0) + length
+        return length
+
+    def since(self, earlier: dict[str, float]) -> dict[str, float]:
+        """Seconds by class since an earlier copy of `seconds`."""
+        gained = {name: total - earlier.get(name, 0.0) for name, total in self.seconds.items()}
+        return {name: round(value, 6) for name, value in gained.items() if value > 0}
+
+
+class ProgressWriter:
+    """Writes `rank<k>.json`."""
+
+    def __init__(self, folder: str | None, run: str, attempt: int, generation: int, ranks: Ranks) -> None:
+        self._path = None if folder is None else Path(folder) / ProgressFile.rank(ranks.local_rank)
+        self._record: dict[str, Any] = asdict(
+            Progress(run=run, attempt=attempt, generation=generation, inplace_restarts=generation, stage="train")
+        )
+        for name in ("step_age_seconds", "heard", "workers"):
+            del self._record[name]
+        self._record |= {"pid": os.getpid(), "rank": ranks.rank, "local_rank": ranks.local_rank}
+        self._recent: deque[tuple[float, int]] = deque(maxlen=STEP_WINDOW)
+        self.stopwatch = Stopwatch()
+
+    def phase(self, phase: str, **known: Any) -> None:
+        """A new phase begins; `known` are further fields of the record."""
+        self._record |= {"phase": phase, **known}
+        self._write()
+
+    def step_done(self, step: int, loss: float, tokens: int, step_tokens: int, seconds: float) -> None:
+        """An optimizer step is complete."""
+        self._recent.append((seconds, step_tokens))
+        total = sum(s for s, _ in self._recent)
+        self._record |= {
+            "phase": "training", "step": step, "loss": loss, "tokens": tokens, "step_monotonic": time.monotonic(),
+            "tokens_per_second": sum(t for _, t in self._recent) / total if total else None,
+            "slowest_step_seconds": max(s for s, _ in self._recent),
+        }  # fmt: skip
+        self._write()
+
+    def saved(self, durable: Durable | None, error: str | None) -> None:
+        """A save ended: the newest durable checkpoint, and the error of the last save if it failed."""
+        checkpoint = None
+        if durable is not None:
+            checkpoint = {**durable.facts(), "committed_monotonic": durable.committed_monotonic}
+        self._record |= {"durable_checkpoint": checkpoint, "save_error": error}
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        self._record["written_monotonic"] = time.monotonic()
+        self._record["seconds_by_class"] = self.stopwatch.seconds
+        temporary = f"{self._path}.{os.getpid()}.tmp"
+        with open(temporary, "w", encoding="utf-8") as stream:
+            json.dump(self._record, stream, separators=(",", ":"))
+        os.replace(temporary, self._path)

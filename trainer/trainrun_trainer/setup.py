@@ -1,0 +1,175 @@
+"""Builds a Run, in the order in which its parts need each other. No step is taken here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.optim import AdamW
+from trainrun_api.train_config import TrainConfig
+
+from trainrun_trainer import numerics
+from trainrun_trainer.checkpoint import Checkpoints
+from trainrun_trainer.claims import Claim
+from trainrun_trainer.device import open_device
+from trainrun_trainer.environment import Environment
+from trainrun_trainer.errors import ConfigError, DataError
+from trainrun_trainer.evaluate import HeldOut
+from trainrun_trainer.faults import Faults
+from trainrun_trainer.logs import log
+from trainrun_trainer.manifest import config_hash
+from trainrun_trainer.metrics import Metrics
+from trainrun_trainer.model import ATTENTION, build_model, refuse_if_documents_leak
+from trainrun_trainer.optimizer import make_optimizer, set_step, state_tensors
+from trainrun_trainer.parallel import ParallelDims, Shard, parallel_dims, parallelize
+from trainrun_trainer.plan import Plan, make_plan
+from trainrun_trainer.prepare import DataManifest, open_prepared, prepare
+from trainrun_trainer.progress import ProgressWriter
+from trainrun_trainer.ranks import Ranks
+from trainrun_trainer.resume import Start, take_start
+from trainrun_trainer.rows import TrainRows, open_held_out
+from trainrun_trainer.state import TrainState
+from trainrun_trainer.stop import StopRequests
+from trainrun_trainer.storage import Storage
+from trainrun_trainer.tokenizer import load_tokenizer
+
+CHANGEABLE = frozenset({"total_steps", "eval", "export", "parallel", "threads_per_worker"})
+"""What another attempt may change: length, cadences, and placement (which may change the bits; that is said)."""
+
+OpenStorage = Callable[[str], Storage]
+
+
+@dataclass
+class Run:
+    """Everything the loop uses. Only `state` changes."""
+
+    config: TrainConfig
+    ranks: Ranks
+    plan: Plan
+    storage: Storage
+    claim: Claim
+    data: DataManifest
+    model: Any
+    shards: list[Shard]
+    optimizer: AdamW
+    rows: TrainRows
+    held_out: HeldOut | None
+    checkpoints: Checkpoints
+    metrics: Metrics
+    progress: ProgressWriter
+    stop_requests: StopRequests
+    faults: Faults
+    state: TrainState
+    instants: dict[str, Any] = field(default_factory=dict)
+    """Unix times of this group's start, for the recovery table."""
+
+
+def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
+    """Device, ranks, claim, data, model, optimizer, checkpoint: a Run that is ready for its next step.
+
+    `started` is the Unix time at which this process began. Raises TrainerError.
+    """
+    config = env.config
+    device = open_device(env.accelerator, env.local_rank, config.threads_per_worker)
+    ranks = Ranks.join(device)
+    progress = ProgressWriter(env.progress_dir, env.run, env.owner.attempt, env.owner.generation, ranks)
+    progress.phase("starting", total_steps=config.total_steps)
+    instants: dict[str, Any] = {"process_started": started, "rendezvous_done": time.time()}
+
+    plan = make_plan(config, env.checkpoint.interval, ranks.world_size)
+    dims = parallel_dims(config.parallel, ranks.world_size)
+    storage = open_storage(env.checkpoint.path)
+    start = ranks.decide(lambda: take_start(storage, env.resume, env.owner))
+    data = _prepare_once(config, storage, ranks)
+    rows = TrainRows(config.data, data, plan, config.seed, device)
+    held_out = _held_out(config, data)
+
+    model, vocab_size = _whole_model(config, data)
+    refuse_if_documents_leak(model, vocab_size)
+    shards = parallelize(model, dims, device)
+    optimizer = make_optimizer(shards, config.optimizer)
+
+    described = _describe(config, data, device, ranks, dims)
+    checkpoints = Checkpoints(
+        storage, ranks, start.claim, state_tensors(shards, optimizer), described,
+        env.checkpoint.keep_last, env.checkpoint.keep_every_steps,
+    )  # fmt: skip
+    state = _load(start, checkpoints, optimizer, described)
+    progress.stopwatch.lap("load")
+    progress.saved(checkpoints.durable, None)
+    instants |= {"loaded": time.time(), "resumed_from_step": None if start.manifest is None else state.step}
+    held = {"pod_index": env.pod_index, "attempt": env.owner.attempt, "generation": env.owner.generation}
+    return Run(
+        config, ranks, plan, storage, start.claim, data, model, shards, optimizer, rows, held_out, checkpoints,
+        Metrics(storage, start.claim, ranks.rank == 0), progress, StopRequests(env.progress_dir),
+        Faults(env.faults_dir, ranks.rank, ranks.world_size, held), state, instants,
+    )  # fmt: skip
+
+
+def _prepare_once(config: TrainConfig, storage: Storage, ranks: Ranks) -> DataManifest:
+    prepared = ranks.decide(lambda: prepare(config.data, storage))
+    if ranks.rank == 0:
+        return prepared
+    found = open_prepared(config.data, storage)
+    if found is None or found.facts != prepared.facts:
+        raise DataError(
+            f"data/{prepared.data_hash} as rank 0 prepared it is not seen here; "
+            "checkpoint.path must be one volume that all workers share"
+        )
+    return found
+
+
+def _held_out(config: TrainConfig, data: DataManifest) -> HeldOut | None:
+    if config.eval is None:
+        return None
+    return HeldOut(open_held_out(data), config.eval.max_rows_per_source, config.micro_batch_rows, config.precision)
+
+
+def _whole_model(config: TrainConfig, data: DataManifest) -> tuple[Any, int]:
+    tokenizer = load_tokenizer(data.folder / "tokenizer")
+    size = max(len(tokenizer), config.data.tokenizer.vocab_size or 0)
+    model = build_model(config.model, size, tokenizer.eos_token_id, config.data.row_tokens, config.dropout, config.seed)
+    return model, size
+
+
+def _describe(config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims) -> dict[str, Any]:
+    resolved = config.model_dump(mode="json")
+    mesh = dims.as_dict()
+    return {
+        "config": resolved, "config_hash": config_hash(resolved), "data_hash": data.data_hash,
+        "numerics": numerics.fingerprint(
+            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, ATTENTION
+        ),
+    }  # fmt: skip
+
+
+def _load(start: Start, checkpoints: Checkpoints, optimizer: AdamW, described: dict[str, Any]) -> TrainState:
+    for reason in start.skipped:
+        log("checkpoint-skipped", reason=reason)
+    if start.manifest is None:
+        return TrainState()
+    _refuse_another_run(start.manifest, described)
+    changed = numerics.differences(start.manifest["numerics"], described["numerics"])
+    if changed:
+        log("numerics-changed", message="resumed losses may differ in their last bits", changes=changed)
+    state = checkpoints.load(start.manifest)
+    set_step(optimizer, state.step)
+    log("resumed", step=state.step, claim=start.claim.k, state_digest=start.manifest["state_digest"])
+    return state
+
+
+def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> None:
+    then, now = manifest["config"], described["config"]
+    changed = sorted(k for k in {*then, *now} - CHANGEABLE if then.get(k) != now.get(k))
+    if changed:
+        first = changed[0]
+        raise ConfigError(
+            f"config.{first} is {now.get(first)!r}, but step {manifest['step']} was trained with {then.get(first)!r}; "
+            f"on resume only {', '.join(sorted(CHANGEABLE))} may change (changed: {', '.join(changed)})"
+        )
+    if manifest["data_hash"] != described["data_hash"]:
+        raise ConfigError(
+            f"the data is {described['data_hash']}, but step {manifest['step']} was trained on {manifest['data_hash']}"
+        )

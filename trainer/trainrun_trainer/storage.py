@@ -1,0 +1,231 @@
+"""Where checkpoints, claims, data and metrics live: a directory today, an object store later.
+
+Names are relative, with slashes. `put` is atomic and durable; `put_exclusive` is the only fencing
+primitive. Nothing outside this module opens a file below `checkpoint.path` for writing. `before` is
+called ahead of each primitive that changes the store, with its kind and name.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlparse
+
+import xxhash
+from torch.distributed.checkpoint.filesystem import FileSystem
+
+from trainrun_trainer.errors import ConfigError
+
+Before = Callable[[str, str], None]
+PIECE_BYTES = 1 << 20
+"""Tensor files are written in pieces, so that a full disk shows before all is copied."""
+TEMPORARY = ".tmp"
+
+
+def unobserved(operation: str, name: str) -> None:
+    """Do nothing: nobody watches the writes."""
+
+
+class Storage(Protocol):
+    """What the trainer asks of a store."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write or replace a whole object, atomically and durably."""
+
+    def put_exclusive(self, name: str, data: bytes) -> bool:
+        """Create a whole object; False if the name is taken."""
+
+    def append(self, name: str, data: bytes, durable: bool = False) -> None:
+        """Add to the end of an object; `durable` waits for the disk."""
+
+    def get(self, name: str) -> bytes:
+        """Read an object; FileNotFoundError if there is none."""
+
+    def list(self, folder: str) -> list[str]:
+        """Names directly below a folder, sorted; empty if there is none."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object or a whole folder; no error if it is gone."""
+
+    def folder(self, name: str) -> Path:
+        """A folder's place in the file system, for memory maps and tensor files."""
+
+    def tensor_files(self, folder: str) -> TensorFiles:
+        """File access for the tensor writer, below one folder."""
+
+
+class LocalDirectory:
+    """A store in a directory that all workers share."""
+
+    def __init__(self, root: Path, before: Before = unobserved) -> None:
+        self.root = root
+        self.before = before
+
+    def put(self, name: str, data: bytes) -> None:
+        """Temporary name, fsync, rename, fsync of the folder."""
+        target = self.root / name
+        temporary = self._temporary(name, data)
+        self.before("rename", name)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+
+    def put_exclusive(self, name: str, data: bytes) -> bool:
+        """A hard link of a complete file: exclusive, and never seen half written."""
+        target = self.root / name
+        temporary = self._temporary(name, data)
+        self.before("link", name)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        _sync_folder(target.parent)
+        return True
+
+    def append(self, name: str, data: bytes, durable: bool = False) -> None:
+        """One write to the end of the file, which is seen by readers at once."""
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.before("append", name)
+        descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def get(self, name: str) -> bytes:
+        """Read a whole file."""
+        return (self.root / name).read_bytes()
+
+    def list(self, folder: str) -> list[str]:
+        """Names in a folder, without what is still being written."""
+        try:
+            names = os.listdir(self.root / folder)
+        except FileNotFoundError:
+            return []
+        return sorted(n for n in names if not n.endswith(TEMPORARY))
+
+    def delete(self, name: str) -> None:
+        """Remove a file or a tree."""
+        target = self.root / name
+        self.before("delete", name)
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def folder(self, name: str) -> Path:
+        """Path below the root."""
+        return self.root / name
+
+    def tensor_files(self, folder: str) -> TensorFiles:
+        """File access below `folder`, which is created."""
+        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        return TensorFiles(folder, self.before)
+
+    def _temporary(self, name: str, data: bytes) -> Path:
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
+        self.before("write", name)
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            self.before("fsync", name)
+            os.fsync(stream.fileno())
+        return temporary
+
+
+class TensorFiles(FileSystem):
+    """DCP's file system, writing in pieces and hashing what passes; `written` has size and xxh3 per file."""
+
+    def __init__(self, folder: str, before: Before) -> None:
+        super().__init__()
+        self.label = folder
+        self.before = before
+        self.written: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
+        """Open one tensor file; when closed, its facts are in `written`."""
+        name = Path(path).name
+        with open(path, mode) as raw:
+            stream = _HashingStream(raw, lambda op: self.before(op, f"{self.label}/{name}"))
+            yield stream
+            self.written[name] = {"size": stream.size, "xxh3": stream.hash.hexdigest()}
+
+
+class _HashingStream(io.RawIOBase):
+    """A file that hashes what is written to it."""
+
+    def __init__(self, raw: Any, before: Callable[[str], None]) -> None:
+        super().__init__()
+        self.raw = raw
+        self.before = before
+        self.hash = xxhash.xxh3_128()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        """Write in pieces; a torn file is what a crash leaves."""
+        view = memoryview(data)
+        for start in range(0, len(view), PIECE_BYTES):
+            piece = view[start : start + PIECE_BYTES]
+            self.before("write")
+            self.raw.write(piece)
+            self.hash.update(piece)
+        self.size += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Asked for by the writer as each tensor's offset."""
+        return self.size
+
+    def fileno(self) -> int:
+        """Asked for by the writer just before fsync."""
+        self.before("fsync")
+        self.raw.flush()
+        return int(self.raw.fileno())
+
+
+def open_storage(path: str) -> Storage:
+    """The store behind `checkpoint.path`.
+
+    Raises ConfigError for a scheme that this version cannot serve.
+    """
+    scheme = urlparse(path).scheme
+    if scheme == "s3":
+        raise ConfigError(
+            f"checkpoint.path={path}: s3:// is not yet available; use a path on a volume that all workers share"
+        )
+    if scheme == "file":
+        return LocalDirectory(Path(urlparse(path).path))
+    if scheme or not os.path.isabs(path):
+        raise ConfigError(f"checkpoint.path={path}: expected an absolute path or file:///...")
+    return LocalDirectory(Path(path))
+
+
+def hash_file(path: Path) -> dict[str, Any]:
+    """Size and xxh3 of a file, read once in pieces."""
+    digest = xxhash.xxh3_128()
+    size = 0
+    with open(path, "rb") as stream:
+        while piece := stream.read(8 * PIECE_BYTES):
+            digest.update(piece)
+            size += len(piece)
+    return {"size": size, "xxh3": digest.hexdigest()}
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
