@@ -91,7 +91,7 @@ def root_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
             "kind": {"type": "string", "description": KIND},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": spec,
             "status": structural(TrainingRunStatus.model_json_schema(by_alias=True)),
         },
@@ -177,7 +177,7 @@ def _validation(rule: Rule) -> Schema:
         out["message"] = rule.message
     else:
         out["messageExpression"] = expression
-    if rule.child and rule.at:
+    if rule.child:
         out["fieldPath"] = f".{rule.child}"
     return out
 

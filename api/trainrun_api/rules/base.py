@@ -56,9 +56,7 @@ class Rule:
     @property
     def path(self) -> str:
         """The field that the sentence is about, as the user wrote it."""
-        if not self.at:
-            return "metadata.name"
-        return f"{self.at}.{self.child}" if self.child else self.at
+        return ".".join(part for part in (self.at, self.child) if part)
 
     def sentence(self, values: Values) -> str:
         """The sentence with its values."""

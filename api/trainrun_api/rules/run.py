@@ -113,7 +113,7 @@ RULES = (
     Rule(
         id="name-length",
         at="",
-        child=None,
+        child="metadata.name",
         cel=f"self.metadata.name.size() <= {NAME_LIMIT}",
         message="metadata.name={got} has {length} characters; use at most 45, because pods and services are named "
         "<name>-a<attempt>-worker-<index> and may have 63",
@@ -123,7 +123,7 @@ RULES = (
     Rule(
         id="name-form",
         at="",
-        child=None,
+        child="metadata.name",
         cel=f"self.metadata.name.matches('{_NAME}')",
         message="metadata.name={got} cannot name a service; use lower-case letters, digits and '-', beginning with a "
         "letter and ending with a letter or digit (DNS-1035)",
