@@ -1,0 +1,92 @@
+"""Carries a Decision out: status first, then objects, then events. Each action may be repeated by a successor.
+
+Every write has a precondition (resourceVersion or uid), so a stale decision fails instead of harming. Decides
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from trainrun_operator.cluster import Cluster, Key, Object
+from trainrun_operator.core.decision import (
+    Action,
+    CreateJob,
+    Decision,
+    DeleteRun,
+    ForceDeletePod,
+    RecordEvent,
+    StopJob,
+)
+from trainrun_operator.core.pytorchjob import render
+from trainrun_operator.errors import AlreadyExists, NotFound
+
+
+def write_status(cluster: Cluster, run: Object, decision: Decision) -> Object:
+    """Write the decision's status if it differs; returns the run as it is then.
+
+    Raises Conflict (somebody wrote the run meanwhile: gather again), NotFound, Unavailable.
+    """
+    if decision.status == (run.get("status") or {}):
+        return run
+    return cluster.replace_run_status({**run, "status": decision.status})
+
+
+def perform(cluster: Cluster, run: Object, action: Action) -> None:
+    """One action; what is already so is left so. Raises Refused (the job was refused), Unavailable."""
+    key = Key(run["metadata"]["namespace"], run["metadata"]["name"])
+    match action:
+        case CreateJob():
+            job = render(run, action.attempt, action.excluded_nodes, action.replicas)
+            with suppress(AlreadyExists):  # ours: adopted by the next pass; another's: waited for
+                cluster.create_job(job)
+        case StopJob():
+            _stop(cluster, key, action)
+        case ForceDeletePod():
+            with suppress(NotFound):
+                cluster.delete_pod(Key(key.namespace, action.name), uid=action.uid, grace_seconds=0)
+        case DeleteRun():
+            with suppress(NotFound):
+                cluster.delete_run(key, uid=action.uid)
+        case RecordEvent():
+            cluster.record_event(run, type=action.type, reason=action.reason, message=action.message)
+
+
+def describe(action: Action) -> str:
+    """An action as one line for the journal."""
+    match action:
+        case CreateJob():
+            avoided = f" avoiding {', '.join(action.excluded_nodes)}" if action.excluded_nodes else ""
+            return f"create the job of attempt {action.attempt} with {action.replicas} workers{avoided}"
+        case StopJob():
+            return f"stop job {action.name} ({action.mode}, grace {action.grace_seconds} s)"
+        case ForceDeletePod():
+            return f"remove pod {action.name} by force"
+        case DeleteRun():
+            return "delete the run"
+        case RecordEvent():
+            return f"event {action.reason}"
+
+
+def _stop(cluster: Cluster, run: Key, action: StopJob) -> None:
+    """Delete the job first, or training-operator would make its pods again; then its pods with the wanted grace."""
+    with suppress(NotFound):
+        cluster.delete_job(Key(run.namespace, action.name), uid=action.uid)
+    for pod in cluster.list_pods(run):
+        metadata = pod["metadata"]
+        if _belongs_to(pod, action.uid) and _is_longer(metadata, action.grace_seconds):
+            with suppress(NotFound):
+                cluster.delete_pod(
+                    Key(run.namespace, metadata["name"]), uid=metadata["uid"], grace_seconds=action.grace_seconds
+                )
+
+
+def _belongs_to(pod: Object, job_uid: str) -> bool:
+    return any(ref["uid"] == job_uid for ref in pod["metadata"].get("ownerReferences") or [])
+
+
+def _is_longer(metadata: Mapping[str, object], grace_seconds: int) -> bool:
+    """Whether the pod is not being deleted yet, or with a longer grace than wanted."""
+    grace = metadata.get("deletionGracePeriodSeconds")
+    return not isinstance(grace, int) or grace > grace_seconds

@@ -1,0 +1,121 @@
+"""Edits of the attempt history: start, stop request, end. Pure; the history keeps the last 20."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, StopStatus, TrainingRunStatus
+
+from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
+from trainrun_operator.core.observed import Observed
+from trainrun_operator.core.situation import (
+    Situation,
+    checkpoint_from,
+    reported,
+    with_attempt,
+)
+from trainrun_operator.core.times import to_text
+from trainrun_operator.core.verdict import Finding
+
+ATTEMPTS_KEPT = 20
+"""Bound of status.attempts."""
+
+
+def job_name(run: str, attempt: int) -> str:
+    """Name of an attempt's PyTorchJob; pods, services and rendezvous take theirs from it."""
+    return f"{run}-a{attempt}"
+
+
+def next_number(observed: Observed) -> int:
+    """1 + the highest number that status or any of our jobs ever used; the first attempt is 0."""
+    used = [job.attempt for job in observed.jobs if job.is_owned]
+    if observed.run.status.attempt is not None:
+        used.append(observed.run.status.attempt)
+    return max(used, default=-1) + 1
+
+
+def started(situation: Situation, excluded: tuple[str, ...]) -> tuple[TrainingRunStatus, AttemptStatus]:
+    """The status with a new open attempt."""
+    observed = situation.observed
+    number = next_number(observed)
+    attempt = AttemptStatus(
+        number=number,
+        job=job_name(observed.run.name, number),
+        generation=observed.run.generation,
+        replicas=situation.spec.workers.replicas,
+        started_at=to_text(situation.now),
+        excluded=list(excluded),
+        restart_token=situation.spec.restart_token,
+    )
+    history = [*situation.status.attempts, attempt][-ATTEMPTS_KEPT:]
+    update = {"attempt": number, "attempts": history, "next_attempt_at": None}
+    return situation.status.model_copy(update=update), attempt
+
+
+def stop_requested(situation: Situation, reason: str, message: str) -> TrainingRunStatus:
+    """The status with a save stop of the open attempt on record."""
+    stop = StopStatus(reason=reason, message=message, requested_at=to_text(situation.now))
+    return with_attempt(situation.status, situation.current.model_copy(update={"stop": stop}))
+
+
+def ended(
+    situation: Situation, cause: str, action: str, message: str = "", *, delay_seconds: float = 0.0
+) -> TrainingRunStatus:
+    """The status with the open attempt closed, and everything that its pods said last."""
+    attempt = situation.current
+    status = reported(situation.observed, situation.status, attempt, is_forced=True)
+    status = _with_last_words(situation, status)
+    closed = attempt.model_copy(
+        update={
+            "ended_at": to_text(situation.now),
+            "end_step": _last_step(situation),
+            "cause": cause,
+            "action": action,
+            "message": message[:MESSAGE_LIMIT],
+        }
+    )
+    later = to_text(situation.now + timedelta(seconds=delay_seconds)) if delay_seconds else None
+    return with_attempt(status, closed).model_copy(update={"next_attempt_at": later})
+
+
+def failed(situation: Situation, finding: Finding, ruling: Ruling) -> TrainingRunStatus:
+    """The status after a verdict: attempt closed, failure named, ledgers and budget updated."""
+    status = ended(situation, finding.cause, ruling.action, finding.evidence, delay_seconds=ruling.delay_seconds)
+    failure = FailureStatus(
+        cause=finding.cause,
+        confidence=finding.confidence,
+        evidence=[finding.evidence[:MESSAGE_LIMIT]],
+        action=ruling.action,
+    )
+    update: dict[str, object] = {"failure": failure, "ledgers": ruling.ledgers}
+    if ruling.spends:
+        update["restarts"] = status.restarts + 1
+    if ruling.fails_run:
+        update |= {"result": "Failed", "ended_at": to_text(situation.now), "next_attempt_at": None}
+    return status.model_copy(update=update)
+
+
+def succeeded(situation: Situation) -> TrainingRunStatus:
+    """The status of a run that reached its target."""
+    status = ended(situation, "Done", "The run is complete.")
+    return status.model_copy(update={"result": "Succeeded", "ended_at": to_text(situation.now)})
+
+
+def _last_step(situation: Situation) -> int | None:
+    words = [p.terminated.message.step for p in situation.pods if p.terminated and p.terminated.message]
+    return max([s for s in [*words, situation.step] if s is not None], default=None)
+
+
+def _with_last_words(situation: Situation, status: TrainingRunStatus) -> TrainingRunStatus:
+    """Termination messages may name a newer checkpoint than the last progress record did."""
+    best = status.checkpoint
+    for pod in situation.pods:
+        said = pod.terminated.message if pod.terminated else None
+        if said is None:
+            continue
+        seen: datetime = (pod.terminated.finished_at if pod.terminated else None) or situation.now
+        for durable in (said.durable_checkpoint, said.final_checkpoint):
+            found = checkpoint_from(durable, seen)
+            if found is not None and (best.step is None or (found.step or 0) > best.step):
+                best = found
+    return status.model_copy(update={"checkpoint": best})

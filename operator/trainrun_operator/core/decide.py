@@ -1,0 +1,63 @@
+"""`decide`: what to do about a run, from one frozen snapshot. Ordered rules, the first that applies wins.
+
+Read the list from the top: it is the whole precedence. Each rule is a small pure function whose docstring is its row
+in docs/rules.md. Nothing here reads a clock, does I/O, or looks at status.phase. The status that comes
+with a Decision is written before any of its actions is carried out, and status is the only memory: whoever runs the
+next pass, after whatever crash, decides the same.
+"""
+
+from __future__ import annotations
+
+from trainrun_operator.core.choice import Rule
+from trainrun_operator.core.decision import Decision
+from trainrun_operator.core.observed import Observed
+from trainrun_operator.core.rules import ending, running, starting, stopping, whole_run
+from trainrun_operator.core.rules.always import ALWAYS
+from trainrun_operator.core.situation import situate
+from trainrun_operator.core.status import settle
+
+RULES: tuple[Rule, ...] = (
+    # the run is over, or cannot be read
+    whole_run.run_deleted,
+    whole_run.run_expired,
+    whole_run.run_finished,
+    whole_run.spec_unworkable,
+    # an open attempt: is there evidence that it has ended?
+    ending.contract_unknown,
+    ending.attempt_succeeded,
+    stopping.stop_done,
+    stopping.stop_under_way,
+    stopping.job_queued,
+    ending.node_lost,  # node signals before pod signals: pods die of their nodes
+    ending.attempt_failed,
+    ending.container_uncreatable,
+    ending.job_deleted,
+    # should it end?
+    stopping.stop_wanted,
+    running.job_missing,
+    running.gang_incomplete,
+    running.waiting_for_capacity,
+    ending.never_started,
+    ending.stalled,
+    # it goes on
+    running.node_suspected,
+    running.attempt_blind,
+    running.attempt_runs,
+    # no open attempt: may the next one start?
+    starting.run_suspended,
+    starting.previous_run_terminating,
+    starting.checkpoint_path_in_use,
+    starting.restart_delayed,
+    starting.attempt_starts,
+)
+
+
+def decide(observed: Observed) -> Decision:
+    """Apply the first rule that has an answer; leftovers of earlier attempts are tidied up in every pass."""
+    situation = situate(observed)
+    tidy = () if observed.run.is_deleted else tuple(action for rule in ALWAYS for action in rule(situation))
+    for rule in RULES:
+        choice = rule(situation)
+        if choice is not None:
+            return settle(situation, rule.__name__, choice, tidy)
+    raise AssertionError("attempt_runs and attempt_starts together always answer")

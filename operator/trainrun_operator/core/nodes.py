@@ -1,0 +1,136 @@
+"""When a node is lost, marked or only suspected, and which nodes an attempt avoids.
+
+NotReady alone is a suspicion: the run is hurt only if the node's agent is silent and the step has not moved
+since. Unknown health values count as bad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from trainrun_api.v1alpha1 import TrainingRunStatus
+
+from trainrun_operator.core.observed import NodeFacts, NodesFacts, PodFacts
+from trainrun_operator.core.situation import Situation
+
+HELD_SHARE = 0.10
+HELD_NODES = 2
+"""More than max(2, 10%) of the nodes NotReady at once is a common cause (network, control plane), not bad nodes."""
+
+HELD_SECONDS = 600.0
+"""A common cause that lasts longer is a real loss: then each node is judged by its own evidence again."""
+
+UNHEARD_SECONDS = 30.0
+"""NotReady time after which a node counts as lost if no agent of the attempt was ever heard."""
+
+STEP_TOLERANCE_SECONDS = 2.0
+"""Times of nodes have whole seconds and another clock."""
+
+FLAP_SECONDS = 600.0
+"""A lost node that is Ready again is used again after this long."""
+
+EXCLUDED_KEPT = 100
+"""Bound of status.nodes.excluded."""
+
+
+@dataclass(frozen=True)
+class NodeVerdicts:
+    """What is known against the nodes of the open attempt: name -> a sentence's end."""
+
+    lost: dict[str, str]
+    marked: dict[str, str]
+    suspect: dict[str, str]
+
+
+def judge(situation: Situation) -> NodeVerdicts:
+    """Sort the attempt's deviating nodes."""
+    verdicts = NodeVerdicts({}, {}, {})
+    nodes = situation.observed.nodes
+    for pod in situation.pods:
+        node = nodes.deviating.get(pod.node or "")
+        if node is None or (pod.has_ended and not pod.is_departed):
+            continue
+        if not node.exists:
+            verdicts.lost[node.name] = "its Node object is gone"
+        elif node.ready is not True:
+            _judge_not_ready(situation, pod, node, verdicts)
+        elif node.mark and not pod.has_ended:
+            verdicts.marked[node.name] = f"HyperPod marks it {node.mark}"
+    return verdicts
+
+
+def _judge_not_ready(situation: Situation, pod: PodFacts, node: NodeFacts, verdicts: NodeVerdicts) -> None:
+    why_not = _why_not_lost(situation, pod, node)
+    if why_not is None:
+        verdicts.lost[node.name] = "it is not Ready, its agent does not answer and the step stands still"
+    else:
+        verdicts.suspect[node.name] = why_not
+
+
+def _why_not_lost(situation: Situation, pod: PodFacts, node: NodeFacts) -> str | None:
+    """The reason to wait, or None: the node is lost."""
+    now, since = situation.now, node.not_ready_since or situation.now
+    if node.is_stale:
+        return "nothing was heard of it since the API server answers again"
+    if is_held(situation.observed.nodes, now):
+        return "too many nodes are not Ready at once for single verdicts"
+    agents = situation.observed.progress.agents.values()
+    if all(a.heard_at is None for a in agents):
+        waited = (now - since).total_seconds() >= UNHEARD_SECONDS
+        return None if waited else "no agent of this attempt was heard yet"
+    step_at = situation.last_step_at
+    if step_at is not None and step_at > since + timedelta(seconds=STEP_TOLERANCE_SECONDS):
+        return "the run made steps since then"
+    agent = situation.agent(pod.index)
+    if agent is None or agent.silent_since is None:
+        return "its agent answers, or was not asked yet"
+    return None
+
+
+def is_held(nodes: NodesFacts, now: datetime) -> bool:
+    """Whether a common cause is likelier than that many bad nodes."""
+    not_ready = [n for n in nodes.deviating.values() if n.exists and n.ready is not True]
+    if len(not_ready) <= max(HELD_NODES, HELD_SHARE * nodes.total):
+        return False
+    newest = max((n.not_ready_since for n in not_ready if n.not_ready_since), default=now)
+    return (now - newest).total_seconds() < HELD_SECONDS
+
+
+def wake_for(situation: Situation) -> datetime | None:
+    """When a suspicion may turn into a verdict by time alone."""
+    times = []
+    for pod in situation.pods:
+        node = situation.observed.nodes.deviating.get(pod.node or "")
+        if node is not None and node.ready is not True and node.not_ready_since is not None:
+            times += [node.not_ready_since + timedelta(seconds=s) for s in (UNHEARD_SECONDS, HELD_SECONDS)]
+    return min((t for t in times if t > situation.now), default=None)
+
+
+def excluded_now(status: TrainingRunStatus, nodes: NodesFacts, now: datetime) -> tuple[str, ...]:
+    """Nodes that a new attempt avoids: blamed ones, except those that were lost and are well again for a while."""
+    return tuple(name for name in status.nodes.excluded if not _is_well_again(nodes.deviating.get(name), now))
+
+
+def _is_well_again(node: NodeFacts | None, now: datetime) -> bool:
+    if node is None or not node.exists or node.ready is not True or node.mark or node.ready_since is None:
+        return False
+    return (now - node.ready_since).total_seconds() >= FLAP_SECONDS
+
+
+def with_excluded(status: TrainingRunStatus, names: tuple[str, ...]) -> TrainingRunStatus:
+    """Add nodes to the run's list, newest last, bounded."""
+    kept = [n for n in status.nodes.excluded if n not in names]
+    excluded = [*kept, *names][-EXCLUDED_KEPT:]
+    return status.model_copy(update={"nodes": status.nodes.model_copy(update={"excluded": excluded})})
+
+
+def replay_exclusions(used: list[str], excluded: tuple[str, ...], nodes: NodesFacts, replicas: int) -> tuple[str, ...]:
+    """As many of the used nodes as may be avoided once without leaving too few for the gang."""
+    unusable = {
+        n.name for n in nodes.deviating.values() if n.exists and (n.ready is not True or n.mark or n.is_cordoned)
+    }
+    usable = nodes.total - len(unusable | set(excluded))
+    spare = max(0, usable - replicas)
+    candidates = [n for n in used if n not in excluded and n not in unusable]
+    return tuple(candidates[:spare])

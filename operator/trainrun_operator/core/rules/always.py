@@ -1,0 +1,56 @@
+"""What every pass tidies up, whatever rule applies: leftovers of attempts that are over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from trainrun_operator.core.decision import Action, ForceDeletePod, StopJob
+from trainrun_operator.core.observed import JobFacts, PodFacts
+from trainrun_operator.core.situation import Situation
+
+ABORT_GRACE_SECONDS = 1
+"""An aborted worker has nothing to save; its devices are wanted."""
+
+STUCK_SECONDS = 5.0
+"""A pod on a dead node gets this long after its grace before its object is removed."""
+
+
+def superseded_jobs(situation: Situation) -> tuple[Action, ...]:
+    """Jobs of attempts that are over are deleted in every pass, with their pods at grace 1."""
+    open_number = situation.attempt.number if situation.attempt else None
+    newest = situation.status.attempt
+    return tuple(
+        StopJob(job.name, job.uid, "abort", ABORT_GRACE_SECONDS)
+        for job in situation.observed.jobs
+        if job.is_owned and not job.is_deleting and newest is not None
+        if job.attempt <= newest and job.attempt != open_number and not _is_kept(situation, job)
+    )
+
+
+def stuck_pods(situation: Situation) -> tuple[Action, ...]:
+    """A pod that stays Terminating on a node that is gone or not Ready is removed by force, once its job is not
+    alive: clean-up, never a precondition."""
+    alive = {job.uid for job in situation.observed.jobs if not job.is_deleting}
+    return tuple(
+        ForceDeletePod(pod.name, pod.uid)
+        for pod in situation.observed.pods
+        if pod.is_owned and pod.job_uid not in alive and _is_stuck(situation, pod)
+    )
+
+
+ALWAYS = (superseded_jobs, stuck_pods)
+
+
+def _is_kept(situation: Situation, job: JobFacts) -> bool:
+    """The last attempt's job of a finished run stays for people to look at; its pods have ended."""
+    last = situation.status.attempts[-1] if situation.status.attempts else None
+    return situation.status.result == "Succeeded" and last is not None and last.number == job.attempt
+
+
+def _is_stuck(situation: Situation, pod: PodFacts) -> bool:
+    if pod.is_departed or pod.terminates_by is None:
+        return False
+    node = situation.observed.nodes.deviating.get(pod.node or "")
+    if node is None or (node.exists and node.ready is True) or node.is_stale:
+        return False
+    return situation.now >= pod.terminates_by + timedelta(seconds=STUCK_SECONDS)

@@ -1,0 +1,162 @@
+"""Rules that end an open attempt on evidence: success, failure, lost nodes, what cannot start or goes on no more."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from trainrun_api.contract import UNDERSTOOD_SCHEMAS
+
+from trainrun_operator.core import attempts, containers, nodes, reasons, stall, verdict
+from trainrun_operator.core.choice import Choice
+from trainrun_operator.core.decision import Action, StopJob
+from trainrun_operator.core.failure_policy import refined, rule_on
+from trainrun_operator.core.rules.always import ABORT_GRACE_SECONDS
+from trainrun_operator.core.rules.whole_run import step_text
+from trainrun_operator.core.situation import Situation
+from trainrun_operator.core.times import from_text
+from trainrun_operator.core.verdict import Finding
+
+SETTLE_SECONDS = 2.0
+"""A program error is often the echo of another pod's end: time for the other pods to say more."""
+
+TELLING_RANK = 1
+"""Findings up to this rank explain themselves; no need to wait for more."""
+
+
+def contract_unknown(situation: Situation) -> Choice | None:
+    """The trainer speaks a contract schema that this operator does not know: blind, both versions named, no action."""
+    if situation.attempt is None:
+        return None
+    said = [p.terminated.unknown_schema for p in situation.pods if p.terminated]
+    theirs = next((s for s in [*said, situation.observed.progress.unknown_schema] if s is not None), None)
+    if theirs is None:
+        return None
+    ours = " and ".join(str(s) for s in UNDERSTOOD_SCHEMAS)
+    return Choice(reasons.CONTRACT_UNKNOWN, {"theirs": theirs, "ours": ours})
+
+
+def attempt_succeeded(situation: Situation) -> Choice | None:
+    """A member's termination message proves the target step and the final checkpoint: the run succeeded."""
+    if situation.attempt is None:
+        return None
+    has_job_succeeded = situation.job is not None and situation.job.has_succeeded
+    said = verdict.is_success(situation.pods, has_job_succeeded=has_job_succeeded)
+    if said is None:
+        return None
+    status = attempts.succeeded(situation)
+    return Choice(reasons.SUCCEEDED, {"step": step_text(said.step)}, status)
+
+
+def node_lost(situation: Situation) -> Choice | None:
+    """A node is gone, or not Ready with a silent agent and a step that stands still: abort and go on elsewhere."""
+    if situation.attempt is None:
+        return None
+    lost = nodes.judge(situation).lost
+    if not lost:
+        return None
+    evidence = "; ".join(f"Node {name} is lost: {why}" for name, why in sorted(lost.items())) + "."
+    return fail(situation, Finding("NodeLost", "Certain", evidence), tuple(sorted(lost)))
+
+
+def attempt_failed(situation: Situation) -> Choice | None:
+    """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
+    A bare program error waits 2 s for other pods' words."""
+    if situation.attempt is None:
+        return None
+    finding = verdict.root_cause(situation.pods)
+    if finding is None:
+        return None
+    if finding.rank > TELLING_RANK and situation.living and finding.at is not None:
+        ready_at = finding.at + timedelta(seconds=SETTLE_SECONDS)
+        if situation.now < ready_at:
+            facts = {"attempt": situation.current.number}
+            return Choice(reasons.FAILURE_SETTLING, facts, wake=ready_at, is_suspect=True)
+    return fail(situation, refined(finding))
+
+
+def container_uncreatable(situation: Situation) -> Choice | None:
+    """An image cannot be pulled or a container cannot be created: the run fails fast, naming the image or key."""
+    if situation.attempt is None:
+        return None
+    trouble = containers.trouble(situation)
+    if trouble is None:
+        return None
+    if situation.now < trouble.patient_until:
+        outcome = reasons.IMAGE_PULL_RETRIED if trouble.is_image else reasons.CONTAINER_RETRIED
+        return Choice(outcome, trouble.facts, wake=trouble.patient_until)
+    return fail(situation, trouble.finding)
+
+
+def job_deleted(situation: Situation) -> Choice | None:
+    """Somebody deleted the attempt's job: its pods may finish saving, then a new attempt starts, free."""
+    attempt = situation.attempt
+    if attempt is None or attempt.job_uid is None or situation.job is not None:
+        return None
+    leaving = _leaves_by(situation)
+    if leaving is not None and situation.now < leaving:
+        facts = {"attempt": attempt.number, "why": "somebody deleted its job."}
+        return Choice(reasons.STOPPING, facts, wake=leaving)
+    return fail(situation, Finding("JobDeleted", "Certain", f"Job {attempt.job} was deleted by somebody else."))
+
+
+def never_started(situation: Situation) -> Choice | None:
+    """No step within health.startupTimeoutSeconds after all pods have nodes: one more try, then the run fails."""
+    if situation.attempt is None:
+        return None
+    deadline = stall.startup_deadline(situation)
+    if deadline is None or situation.now < deadline:
+        return None
+    limit = situation.spec.health.startup_timeout_seconds
+    record = situation.observed.progress.record
+    phase = record.phase if record is not None else "unknown"
+    text = f"No step within health.startupTimeoutSeconds={limit} after all pods had nodes (last phase: {phase})."
+    return fail(situation, Finding("NeverStarted", "Likely", text))
+
+
+def stalled(situation: Situation) -> Choice | None:
+    """A fresh answer shows the last step older than the phase's limit: abort and restart. Blind is not stalled."""
+    if situation.attempt is None:
+        return None
+    measured = stall.measure(situation)
+    if measured is None or not measured.is_stalled:
+        return None
+    text = (
+        f"No step for {measured.age_seconds:.0f} s in phase {measured.phase}, after step {situation.step}; "
+        f"the limit is {measured.limit_seconds:.0f} s."
+    )
+    return fail(situation, Finding("Stalled", "Likely", text, step=situation.step))
+
+
+def fail(situation: Situation, finding: Finding, blamed: tuple[str, ...] = ()) -> Choice:
+    """Close the attempt by the policy's ruling and take its devices back at once."""
+    ruling = rule_on(finding, situation.spec, situation.status, situation.step)
+    status = attempts.failed(situation, finding, ruling)
+    if ruling.moves and not blamed and finding.node is not None:
+        blamed = (finding.node,)
+    if blamed:
+        status = nodes.with_excluded(status, blamed)
+    facts = {
+        "attempt": situation.current.number,
+        "cause": finding.cause,
+        "evidence": finding.evidence,
+        "action": ruling.action,
+    }
+    outcome = reasons.FAILED if ruling.fails_run else reasons.RESTARTING
+    wake = None if ruling.fails_run else from_text(status.next_attempt_at) or situation.now
+    return Choice(outcome, facts, status, abort(situation), wake=wake)
+
+
+def abort(situation: Situation) -> tuple[Action, ...]:
+    """Stop the open attempt's job without saving."""
+    uid = situation.current.job_uid
+    if uid is None:
+        return ()
+    return (StopJob(situation.current.job, uid, "abort", ABORT_GRACE_SECONDS),)
+
+
+def _leaves_by(situation: Situation) -> datetime | None:
+    """When the last pod that still saves must be gone; None: no pod is left."""
+    if not situation.living:
+        return None
+    started = [p.terminates_by or situation.now for p in situation.living]
+    return max(started) + timedelta(seconds=SETTLE_SECONDS)

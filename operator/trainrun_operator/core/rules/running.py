@@ -1,0 +1,116 @@
+"""Rules for an attempt that is under way and has given no reason to end."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from trainrun_operator.core import attempts, backoff, capacity, nodes, reasons, stall
+from trainrun_operator.core.choice import Choice
+from trainrun_operator.core.decision import CreateJob
+from trainrun_operator.core.rules.ending import abort
+from trainrun_operator.core.rules.stopping import time_limit_at
+from trainrun_operator.core.situation import Situation
+from trainrun_operator.core.times import earliest, to_text
+
+REFUSED_RETRY_SECONDS = 60.0
+"""A quota or webhook that said no is asked again this often."""
+
+CREATED_SEEN_SECONDS = 5.0
+"""If no watch event tells of the new job by then, look."""
+
+
+def job_missing(situation: Situation) -> Choice | None:
+    """The attempt is on record and its job does not exist yet: it is created (again after a crash); a refusal by the
+    cluster is told and repeated every minute; a job of that name with another owner is waited for."""
+    attempt = situation.attempt
+    if attempt is None or situation.job is not None:
+        return None
+    foreign = [j.name for j in situation.observed.jobs if j.name == attempt.job]
+    if foreign:
+        return Choice(reasons.PREVIOUS_RUN_TERMINATING, {"leftovers": f"job {foreign[0]}"})
+    refusal = situation.observed.refusal
+    if refusal is not None and refusal.attempt == attempt.number:
+        again_at = refusal.at + timedelta(seconds=REFUSED_RETRY_SECONDS)
+        if situation.now < again_at:
+            facts = {"attempt": attempt.number, "error": refusal.message}
+            return Choice(reasons.CREATION_REFUSED, facts, wake=again_at)
+    create = CreateJob(attempt.number, situation.replicas, tuple(attempt.excluded))
+    wake = situation.now + timedelta(seconds=CREATED_SEEN_SECONDS)
+    return Choice(reasons.STARTING, {"attempt": attempt.number}, actions=(create,), wake=wake)
+
+
+def gang_incomplete(situation: Situation) -> Choice | None:
+    """A part of the gang holds nodes for 5 minutes while the rest waits: all are given back, and asked for again
+    after a jittered back-off, so that two such runs do not block each other for ever."""
+    if situation.attempt is None:
+        return None
+    waiting = capacity.waiting(situation)
+    if waiting is None or waiting.gives_up_at is None or situation.now < waiting.gives_up_at:
+        return None
+    in_a_row = 1
+    for attempt in reversed(situation.status.attempts[:-1]):
+        if attempt.cause != "GangIncomplete":
+            break
+        in_a_row += 1
+    number = situation.current.number
+    delay = backoff.gang_delay_seconds(situation.observed.run.uid, number, in_a_row)
+    status = attempts.ended(situation, "GangIncomplete", "Asks again later.", waiting.scheduler, delay_seconds=delay)
+    at = situation.now + timedelta(seconds=delay)
+    minutes = round(capacity.PARTIAL_GANG_SECONDS / 60)
+    facts = {"attempt": number, "minutes": minutes, "at": to_text(at)}
+    return Choice(reasons.GANG_INCOMPLETE, facts, status, abort(situation), wake=at)
+
+
+def waiting_for_capacity(situation: Situation) -> Choice | None:
+    """Pods wait for nodes: free, clocks stopped, with the scheduler's own message."""
+    if situation.attempt is None:
+        return None
+    waiting = capacity.waiting(situation)
+    if waiting is None:
+        return None
+    facts = {"waiting": waiting.waiting, "total": waiting.total, "scheduler": waiting.scheduler}
+    return Choice(reasons.WAITING_FOR_CAPACITY, facts, wake=waiting.gives_up_at)
+
+
+def node_suspected(situation: Situation) -> Choice | None:
+    """A node is not Ready, but the run moves, the agent answers, or too many are at once: watch closely, do nothing."""
+    if situation.attempt is None:
+        return None
+    suspect = nodes.judge(situation).suspect
+    if not suspect:
+        return None
+    facts = {"nodes": ", ".join(sorted(suspect)), "why": "; ".join(sorted(set(suspect.values())))}
+    wake = earliest(nodes.wake_for(situation), stall.startup_deadline(situation))
+    return Choice(reasons.NODE_SUSPECT, facts, wake=wake, is_suspect=True)
+
+
+def attempt_blind(situation: Situation) -> Choice | None:
+    """No agent answers for a minute while the pods live: said, not acted upon."""
+    if situation.attempt is None or situation.attempt.first_step_at is None:
+        return None
+    since = stall.blind_since(situation)
+    if since is None or situation.now < since + timedelta(seconds=stall.BLIND_SECONDS):
+        return None
+    why = sorted({a.blind_because for a in situation.observed.progress.agents.values() if a.blind_because})
+    facts = {"attempt": situation.attempt.number, "why": ", ".join(why) or "no answer"}
+    return Choice(reasons.RUNNING_BLIND, facts, is_suspect=True)
+
+
+def attempt_runs(situation: Situation) -> Choice | None:
+    """The attempt starts or trains; the poller watches its thresholds."""
+    attempt = situation.attempt
+    if attempt is None:
+        return None
+    facts = {"attempt": attempt.number}
+    wake = earliest(stall.startup_deadline(situation), time_limit_at(situation), _blind_at(situation))
+    if attempt.first_step_at is None:
+        return Choice(reasons.STARTING, facts, wake=wake)
+    measured = stall.measure(situation)
+    is_slow = measured is not None and measured.age_seconds > measured.limit_seconds / 2
+    return Choice(reasons.RUNNING, facts, wake=wake, is_suspect=is_slow or stall.blind_since(situation) is not None)
+
+
+def _blind_at(situation: Situation) -> datetime | None:
+    """When silence that began already becomes blindness."""
+    since = stall.blind_since(situation)
+    return since + timedelta(seconds=stall.BLIND_SECONDS) if since is not None else None

@@ -1,0 +1,175 @@
+"""From a rule's choice to a Decision: conditions in kstatus' convention, phase, goodput, events, watch.
+
+Reconciling and Stalled exist only while true. Nothing changes from pass to pass unless the situation does,
+so an unchanged run is not written again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from trainrun_api.v1alpha1 import Condition, TrainingRunStatus
+
+from trainrun_operator.core import goodput, stall
+from trainrun_operator.core.choice import Choice
+from trainrun_operator.core.decision import Action, Decision, RecordEvent, Watch
+from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.situation import Situation, open_attempt
+from trainrun_operator.core.times import earliest, from_text, to_second
+
+CHECKPOINT_OLDEST_SECONDS = 900.0
+"""A newest checkpoint older than this and than three intervals is called stale."""
+
+UNBLAMED_CAUSES = frozenset({"Done", "Stopped", "Suspended"})
+"""Ends that destroyed nothing."""
+
+
+def settle(situation: Situation, rule: str, choice: Choice, tidy: tuple[Action, ...]) -> Decision:
+    """The Decision for a choice; `tidy` actions come before the rule's own."""
+    observed = situation.observed
+    old = observed.run.status
+    status = choice.status or situation.status
+    status = _with_conditions(situation, status, choice)
+    status = status.model_copy(
+        update={
+            "observed_generation": observed.run.generation,
+            "phase": choice.outcome.phase,
+            "goodput": _goodput(situation, status, choice.outcome),
+        }
+    )
+    events = _events(old, status, choice)
+    wake = earliest(choice.wake, _checkpoint_stale_at(situation, status))
+    return Decision(
+        rule=rule,
+        reason=choice.outcome.reason,
+        message=choice.message,
+        status=to_json(status),
+        actions=(*tidy, *choice.actions, *events),
+        next_wake=wake,
+        watch=_watch(situation, status, choice),
+    )
+
+
+def to_json(status: TrainingRunStatus) -> dict[str, Any]:
+    """Status as the API stores it; what is unknown is absent."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _goodput(situation: Situation, status: TrainingRunStatus, outcome: Outcome) -> Any:
+    created, now = situation.observed.run.created_at, situation.now
+    new_class = outcome.goodput if status.result is None else "finished"
+    is_over = situation.attempt is not None and open_attempt(status) is None
+    ledger = goodput.booked(status.goodput, created, now, new_class, is_forced=is_over)
+    if is_over and status.attempts[-1].cause not in UNBLAMED_CAUSES:
+        return goodput.settled(ledger, status.attempts[-1], status, situation.last_step_at, now)
+    return ledger
+
+
+def _events(old: TrainingRunStatus, new: TrainingRunStatus, choice: Choice) -> tuple[RecordEvent, ...]:
+    """An Event when the reason changed, or the same reason came for another attempt."""
+    if choice.outcome.event is None:
+        return ()
+    before = next((c for c in old.conditions if c.type == "Ready"), None)
+    is_same = before is not None and before.reason == choice.outcome.reason
+    if is_same and (old.attempt, len(old.attempts)) == (new.attempt, len(new.attempts)):
+        return ()
+    return (RecordEvent(choice.outcome.event, choice.outcome.reason, choice.message),)
+
+
+def _with_conditions(situation: Situation, status: TrainingRunStatus, choice: Choice) -> TrainingRunStatus:
+    outcome, message = choice.outcome, choice.message
+    wanted = [("Ready", outcome.kstatus == "Ready")]
+    if outcome.kstatus == "Reconciling":
+        wanted.append(("Reconciling", True))
+    if outcome.kstatus == "Stalled":
+        wanted.append(("Stalled", True))
+    wanted.append(("Completed", status.result == "Succeeded"))
+    conditions = [
+        _condition(situation, kind, "True" if value else "False", outcome.reason, message) for kind, value in wanted
+    ]
+    fresh = _checkpoint_fresh(situation, status)
+    if fresh is not None:
+        conditions.append(_condition(situation, "CheckpointFresh", *fresh))
+    own = {"Ready", "Reconciling", "Stalled", "Completed", "CheckpointFresh"}
+    others = [c for c in status.conditions if c.type not in own]
+    return status.model_copy(update={"conditions": [*conditions, *others]})
+
+
+def _condition(situation: Situation, kind: str, value: str, reason: str, message: str) -> Condition:
+    old = next((c for c in situation.observed.run.status.conditions if c.type == kind), None)
+    since = old.last_transition_time if old is not None and old.status == value else to_second(situation.now)
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": value,
+            "reason": reason,
+            "message": message,
+            "last_transition_time": since,
+            "observed_generation": situation.observed.run.generation,
+        }
+    )
+
+
+def _checkpoint_fresh(situation: Situation, status: TrainingRunStatus) -> tuple[str, str, str] | None:
+    """(status, reason, message) of CheckpointFresh; None before the first checkpoint."""
+    if status.checkpoint.step is None:
+        return None
+    if status.result is not None or open_attempt(status) is None:
+        return "Unknown", "NotTraining", f"The newest durable checkpoint is that of step {status.checkpoint.step}."
+    stale_at = _checkpoint_stale_at(situation, status)
+    committed = from_text(status.checkpoint.committed_at)
+    if stale_at is None and committed is not None:
+        return (
+            "False",
+            "CheckpointOld",
+            "No checkpoint was committed for three intervals; a failure now costs all since.",
+        )
+    return "True", "CheckpointRecent", "The newest durable checkpoint is within three intervals."
+
+
+def _checkpoint_stale_at(situation: Situation, status: TrainingRunStatus) -> datetime | None:
+    """When the newest checkpoint will be called stale; None if there is none, or it is already."""
+    committed = from_text(status.checkpoint.committed_at)
+    if committed is None or situation.observed.run.spec is None or open_attempt(status) is None:
+        return None
+    stale_at = committed + timedelta(seconds=max(CHECKPOINT_OLDEST_SECONDS, 3 * _interval_seconds(situation)))
+    return stale_at if stale_at > situation.now else None
+
+
+def _interval_seconds(situation: Situation) -> float:
+    """The checkpoint interval as time; steps are measured by the slowest of the last 50."""
+    interval = situation.spec.checkpoint.interval
+    if isinstance(interval, int) or interval.isdigit():
+        record = situation.observed.progress.record
+        return int(interval) * ((record.slowest_step_seconds if record else None) or 0.0)
+    if interval == "auto":
+        return 300.0
+    return float(interval[:-1]) * {"s": 1, "m": 60, "h": 3600}[interval[-1]]
+
+
+def _watch(situation: Situation, status: TrainingRunStatus, choice: Choice) -> Watch | None:
+    """Thresholds for the poller while an attempt is open and has pods that run."""
+    attempt = open_attempt(status)
+    if (
+        attempt is None
+        or situation.observed.run.spec is None
+        or not any(p.phase == "Running" for p in situation.living)
+    ):
+        return None
+    record = situation.observed.progress.record
+    is_ours = record is not None and record.attempt == attempt.number
+    limit = stall.limit_seconds(situation, record) if is_ours and record is not None else None
+    agents = situation.observed.progress.agents
+    heard = frozenset(i for i, a in agents.items() if a.heard_at is not None and a.silent_since is None)
+    return Watch(
+        attempt=attempt.number,
+        is_suspect=choice.is_suspect or attempt.first_step_at is None,
+        first_step_missing=attempt.first_step_at is None,
+        step_age_limit_seconds=limit,
+        phase=record.phase if is_ours and record is not None else "",
+        inplace_restarts=attempt.inplace_restarts,
+        heard_indices=heard,
+        silent_indices=frozenset(i for i, a in agents.items() if a.silent_since is not None),
+        ask_all=choice.is_suspect,
+    )

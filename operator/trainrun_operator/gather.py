@@ -1,0 +1,154 @@
+"""All reads of a pass: objects through `Cluster`, answers from `Senses` -> one frozen `Observed`. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
+from trainrun_api.validate import validate
+
+from trainrun_operator.clock import Clock
+from trainrun_operator.cluster import Cluster, Key, Object
+from trainrun_operator.core.observed import JobFacts, Observed, PodFacts, Rival, RunFacts
+from trainrun_operator.core.situation import open_attempt
+from trainrun_operator.core.times import from_text
+from trainrun_operator.facts import job_facts, nodes_facts, pod_facts
+from trainrun_operator.senses import Senses
+
+SPECS_KEPT = 2000
+"""Parsed specs by uid and generation; a spec never changes under them."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The snapshot, and the object that the status will be written to."""
+
+    observed: Observed
+    run: Object
+
+
+class Gatherer:
+    """Reads; keeps nothing but parsed specs."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, senses: Senses) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._senses = senses
+        self._specs: dict[tuple[str, int], tuple[TrainingRunSpec | None, str | None]] = {}
+
+    def gather(self, key: Key) -> Gathered | None:
+        """Everything about one run; None if it is gone. The run and the open attempt's job are read live."""
+        run = self._cluster.get_run(key)
+        if run is None:
+            return None
+        facts = self._run_facts(run)
+        jobs = self._jobs(key, facts)
+        pods = self._pods(key, facts, jobs)
+        now = self._clock.now()
+        last = facts.status.attempts[-1] if facts.status.attempts else None
+        used = {p.node for p in pods if p.node} | set(last.nodes if last else ())
+        nodes = nodes_facts(
+            self._cluster.list_nodes(),
+            used,
+            facts.status.nodes.excluded,
+            reachable_since=self._senses.reachable_since(now),
+        )
+        observed = Observed(
+            run=facts,
+            now=now,
+            jobs=jobs,
+            pods=pods,
+            nodes=nodes,
+            progress=self._senses.progress(key, last.number if last else -1),
+            rival=self._rival(run, facts),
+            refusal=self._senses.refusal(key),
+        )
+        return Gathered(observed, run)
+
+    def _run_facts(self, run: Object) -> RunFacts:
+        metadata = run["metadata"]
+        spec, error = self._spec(run)
+        return RunFacts(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            generation=metadata.get("generation", 1),
+            created_at=_created_at(run),
+            is_deleted="deletionTimestamp" in metadata,
+            spec=spec,
+            spec_error=error,
+            status=TrainingRunStatus.model_validate(run.get("status") or {}),
+        )
+
+    def _spec(self, run: Object) -> tuple[TrainingRunSpec | None, str | None]:
+        """The typed spec, or the sentences that say why there is none."""
+        metadata = run["metadata"]
+        at = (metadata["uid"], metadata.get("generation", 1))
+        if at not in self._specs:
+            if len(self._specs) >= SPECS_KEPT:
+                self._specs.clear()
+            self._specs[at] = _parse_spec(run)
+        return self._specs[at]
+
+    def _jobs(self, key: Key, run: RunFacts) -> tuple[JobFacts, ...]:
+        """Listed jobs, with the open attempt's replaced by a live read: its absence ends the attempt."""
+        listed = {job["metadata"]["name"]: job for job in self._cluster.list_jobs(key)}
+        attempt = open_attempt(run.status)
+        if attempt is not None:
+            listed.pop(attempt.job, None)
+            live = self._cluster.get_job(Key(key.namespace, attempt.job))
+            if live is not None:
+                listed[attempt.job] = live
+        facts = (job_facts(job, run.uid) for job in listed.values())
+        return tuple(f for f in facts if f is not None)
+
+    def _pods(self, key: Key, run: RunFacts, jobs: tuple[JobFacts, ...]) -> tuple[PodFacts, ...]:
+        """Living pods and the last sight of departed ones; the living win."""
+        ours = {job.uid for job in jobs if job.is_owned} | {a.job_uid for a in run.status.attempts if a.job_uid}
+        found: dict[str, PodFacts] = {}
+        for is_departed, pods in ((True, self._cluster.departed_pods(key)), (False, self._cluster.list_pods(key))):
+            for pod in pods:
+                facts = pod_facts(pod, run.uid, ours, is_departed=is_departed)
+                if facts is not None:
+                    found[facts.uid] = facts
+        return tuple(found.values())
+
+    def _rival(self, run: Object, facts: RunFacts) -> Rival | None:
+        """The oldest other live run that uses our checkpoint path, if it is older than we are."""
+        if facts.status.result is not None or facts.spec is None:
+            return None
+        path, mine = facts.spec.checkpoint.path.rstrip("/"), (facts.created_at, facts.uid)
+        older = [
+            (_created_at(other), other["metadata"]["uid"], other)
+            for other in self._cluster.list_runs()
+            if other["metadata"]["uid"] != facts.uid and _uses(other, run["metadata"]["namespace"], path)
+        ]
+        first = min(older, key=lambda entry: entry[:2], default=None)
+        if first is None or first[:2] > mine:
+            return None
+        return Rival(first[2]["metadata"]["namespace"], first[2]["metadata"]["name"])
+
+
+def _uses(other: Object, namespace: str, path: str) -> bool:
+    """Whether a live run writes to the path; paths on volumes are apart in other namespaces."""
+    if (other.get("status") or {}).get("result") is not None:
+        return False
+    if other["metadata"]["namespace"] != namespace and not path.startswith("s3://"):
+        return False
+    its = ((other.get("spec") or {}).get("checkpoint") or {}).get("path")
+    return isinstance(its, str) and its.rstrip("/") == path
+
+
+def _parse_spec(run: Object) -> tuple[TrainingRunSpec | None, str | None]:
+    bare: Object = {name: run[name] for name in ("apiVersion", "kind", "spec") if name in run}
+    problems = validate(bare | {"metadata": {"name": run["metadata"]["name"]}})
+    if problems:
+        return None, "; ".join(problem.message for problem in problems[:3])
+    return TrainingRunSpec.model_validate(run["spec"]), None
+
+
+def _created_at(run: Object) -> datetime:
+    created = from_text(run["metadata"]["creationTimestamp"])
+    assert created is not None
+    return created

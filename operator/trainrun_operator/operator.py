@@ -1,0 +1,160 @@
+"""The running operator: watch events and timers become keys, keys become passes.
+
+It holds no rule and remembers no decision: killed anywhere and started again, it goes on. Everything can also be
+driven step by step without threads (`process_due`, `poller.run_due`), which is how the simulator runs it.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from trainrun_api.contract import Label
+
+from trainrun_operator.clock import Clock
+from trainrun_operator.cluster import Cluster, Key, Object, WatchEvent
+from trainrun_operator.core.observed import NodeFacts
+from trainrun_operator.errors import ClusterError, Conflict, NotFound, Unavailable
+from trainrun_operator.facts import node_facts
+from trainrun_operator.gather import Gatherer
+from trainrun_operator.poller import Poller
+from trainrun_operator.queue import WorkQueue
+from trainrun_operator.reconcile import Journal, reconcile
+from trainrun_operator.senses import Senses
+from trainrun_operator.settings import Settings
+
+LONGEST_WAIT_SECONDS = 60.0
+"""Bound of every wait, so that a lost notification costs a minute at most."""
+
+
+class Operator:
+    """Passes over runs, in threads or step by step."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, settings: Settings, journal: Journal) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._settings = settings
+        self._journal = journal
+        self.senses = Senses(settings.peer_silent_seconds, settings.outage_memory_seconds)
+        self.queue: WorkQueue[Key] = WorkQueue(
+            clock, first_seconds=settings.retry_first_seconds, longest_seconds=settings.retry_longest_seconds
+        )
+        self.poller = Poller(cluster, clock, settings, self.senses, self.queue.add)
+        self._gatherer = Gatherer(cluster, clock, self.senses)
+        self._nodes: dict[str, NodeFacts] = {}
+        self._resync_at = clock.monotonic()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Subscribe, look at every run once, and go on in threads until `stop`."""
+        self._cluster.subscribe(self.on_event)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(self._settings.workers)
+        ]
+        self._threads.append(threading.Thread(target=self._poll, name="poller", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish the passes under way and end the threads; runs go on without us."""
+        self._stopping.set()
+        self.queue.close()
+        self.poller.interrupt()
+        for thread in self._threads:
+            thread.join()
+
+    def on_event(self, event: WatchEvent) -> None:
+        """Enqueue whom a change concerns; may be called from any thread."""
+        metadata = event.object["metadata"]
+        if event.kind == "TrainingRun":
+            self.queue.add(Key(metadata["namespace"], metadata["name"]))
+        elif event.kind == "Node":
+            self._on_node(event)
+        else:
+            run = (metadata.get("labels") or {}).get(Label.RUN)
+            if run is not None:
+                self.queue.add(Key(metadata["namespace"], run))
+
+    def process_due(self) -> bool:
+        """Run one pass that is due; False if none is. For callers without threads."""
+        key = self.queue.pop_due()
+        if key is None:
+            return False
+        self._process(key)
+        return True
+
+    def resync_if_due(self) -> None:
+        """Enqueue every run from time to time: watch events may be lost."""
+        if self._clock.monotonic() < self._resync_at:
+            return
+        try:
+            runs = self._cluster.list_runs()
+        except ClusterError:
+            return  # the next call tries again
+        self._resync_at = self._clock.monotonic() + self._settings.resync_seconds
+        for run in runs:
+            self.queue.add(_key_of(run))
+
+    def next_due_at(self) -> float:
+        """Monotonic time of the next thing to do."""
+        times = [self._resync_at, self.queue.next_due_at(), self.poller.next_due_at()]
+        return min(t for t in times if t is not None)
+
+    def _process(self, key: Key) -> None:
+        """One pass with its consequences for queue and poller."""
+        try:
+            decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key)
+        except (Conflict, NotFound):
+            self.queue.retry(key)
+        except Unavailable:
+            self.senses.note_api(self._clock.now(), is_reachable=False)
+            self.queue.retry(key)
+        except ClusterError as error:
+            self._journal({"type": "error", "namespace": key.namespace, "run": key.name, "message": str(error)})
+            self.queue.retry(key)
+        else:
+            self.senses.note_api(self._clock.now(), is_reachable=True)
+            self.queue.forget_failures(key)
+            self.poller.watch(key, decision.watch if decision is not None else None)
+            if decision is not None and decision.next_wake is not None:
+                delay = (decision.next_wake - self._clock.now()).total_seconds()
+                self.queue.add(key, delay_seconds=delay)
+        finally:
+            self.queue.done(key)
+
+    def _on_node(self, event: WatchEvent) -> None:
+        """A heartbeat is no news; a change of what the rules look at is, for the runs that use the node."""
+        name = event.object["metadata"]["name"]
+        facts = node_facts(event.object)
+        if event.type == "DELETED":
+            facts = NodeFacts(name, exists=False, ready=None)
+        if self._nodes.get(name) == facts:
+            return
+        self._nodes[name] = facts
+        if not facts.exists:
+            del self._nodes[name]
+        try:
+            runs = self._cluster.list_runs()
+        except ClusterError:
+            return  # the resync will see it
+        for run in runs:
+            attempts = (run.get("status") or {}).get("attempts") or []
+            if attempts and name in attempts[-1].get("nodes", ()):
+                self.queue.add(_key_of(run))
+
+    def _work(self) -> None:
+        while (key := self.queue.get()) is not None:
+            self._process(key)
+
+    def _poll(self) -> None:
+        with ThreadPoolExecutor(self._settings.poll_parallel, thread_name_prefix="ask") as pool:
+            while not self._stopping.is_set():
+                self.resync_if_due()
+                self.poller.run_due(pool)
+                wait = min(LONGEST_WAIT_SECONDS, max(0.0, self._resync_at - self._clock.monotonic()))
+                self.poller.wait(max(wait, self._settings.retry_first_seconds))
+
+
+def _key_of(run: Object) -> Key:
+    return Key(run["metadata"]["namespace"], run["metadata"]["name"])

@@ -1,0 +1,150 @@
+"""Asks agents for progress, outside the queue, and calls for a pass only when an answer crosses a threshold.
+
+One call per run: worker 0 speaks for the whole run. Peers are asked directly when worker 0 is silent or something
+is suspect. Silence is recorded as silence; it is for the rules to say what it means.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from trainrun_api.contract import Label
+
+from trainrun_operator.clock import Clock
+from trainrun_operator.cluster import Cluster, Key, Object, ProgressAnswer
+from trainrun_operator.core.decision import Watch
+from trainrun_operator.core.observed import ProgressFacts
+from trainrun_operator.errors import ClusterError
+from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
+from trainrun_operator.senses import Senses
+from trainrun_operator.settings import Settings
+
+
+@dataclass
+class _Target:
+    """One run that is watched."""
+
+    watch: Watch
+    due: float
+    passed_at: float
+
+
+class Poller:
+    """`run_due` asks whoever is due; a thread of the operator, or the simulator, calls it."""
+
+    def __init__(
+        self, cluster: Cluster, clock: Clock, settings: Settings, senses: Senses, enqueue: Callable[[Key], None]
+    ) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._settings = settings
+        self._senses = senses
+        self._enqueue = enqueue
+        self._targets: dict[Key, _Target] = {}
+        self._changed = threading.Condition()
+
+    def watch(self, key: Key, watch: Watch | None) -> None:
+        """Take over the thresholds of the newest decision; None: there is nobody to ask."""
+        with self._changed:
+            if watch is None:
+                self._targets.pop(key, None)
+                return
+            now, old = self._clock.monotonic(), self._targets.get(key)
+            due = now + self._interval(watch)
+            if old is None or old.watch.attempt != watch.attempt or (watch.is_suspect and not old.watch.is_suspect):
+                due = now
+            elif old.due < due:
+                due = old.due
+            self._targets[key] = _Target(watch, due, now)
+            self._changed.notify()
+
+    def next_due_at(self) -> float | None:
+        """Monotonic time of the next call; None if nobody is watched."""
+        with self._changed:
+            return min((t.due for t in self._targets.values()), default=None)
+
+    def wait(self, longest_seconds: float) -> None:
+        """Sleep until the next call is due, a watch changed, or that long."""
+        with self._changed:
+            due = min((t.due for t in self._targets.values()), default=None)
+            left = longest_seconds if due is None else min(longest_seconds, due - self._clock.monotonic())
+            if left > 0:
+                self._changed.wait(left)
+
+    def interrupt(self) -> None:
+        """End a `wait` now."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def run_due(self, pool: ThreadPoolExecutor | None = None) -> None:
+        """Ask every run that is due; in `pool` if one is given, else here."""
+        now = self._clock.monotonic()
+        with self._changed:
+            due = [(key, target.watch) for key, target in self._targets.items() if target.due <= now]
+            for key, watch in due:
+                self._targets[key].due = now + self._interval(watch)
+        if pool is None:
+            for key, watch in due:
+                self.poll(key, watch)
+        else:
+            list(pool.map(lambda entry: self.poll(*entry), due))
+
+    def poll(self, key: Key, watch: Watch) -> None:
+        """Ask one run's agents and enqueue it if that is news."""
+        try:
+            pods = self._running_pods(key, watch.attempt)
+        except ClusterError:
+            return  # the pass that the failure of other calls causes will tell
+        facts: ProgressFacts | None = None
+        for index, pod in pods:
+            answer = self._cluster.fetch_progress(pod, timeout_seconds=self._settings.poll_timeout_seconds)
+            facts = self._note(key, watch, index, answer)
+            if answer.record is not None and not watch.ask_all:
+                break
+        if facts is not None and (self._is_news(facts, watch) or self._is_pass_due(key)):
+            self._enqueue(key)
+
+    def _note(self, key: Key, watch: Watch, index: int, answer: ProgressAnswer) -> ProgressFacts:
+        return self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
+
+    def _running_pods(self, key: Key, attempt: int) -> list[tuple[int, Object]]:
+        """Pods of the attempt that run, by index."""
+        pods = [
+            (int(pod["metadata"]["labels"].get(REPLICA_INDEX_LABEL, "0")), pod)
+            for pod in self._cluster.list_pods(key)
+            if pod["metadata"]["labels"].get(Label.ATTEMPT) == str(attempt)
+            and (pod.get("status") or {}).get("phase") == "Running"
+        ]
+        return sorted(pods, key=lambda entry: entry[0])
+
+    def _is_pass_due(self, key: Key) -> bool:
+        with self._changed:
+            target = self._targets.get(key)
+            waited = self._clock.monotonic() - target.passed_at if target is not None else 0.0
+        return waited >= self._settings.progress_pass_seconds
+
+    def _interval(self, watch: Watch) -> float:
+        return self._settings.poll_suspect_seconds if watch.is_suspect else self._settings.poll_healthy_seconds
+
+    @staticmethod
+    def _is_news(facts: ProgressFacts, watch: Watch) -> bool:
+        """Whether the answers cross a threshold of the last decision."""
+        heard = frozenset(i for i, a in facts.agents.items() if a.heard_at is not None and a.silent_since is None)
+        if heard != watch.heard_indices or facts.unknown_schema is not None:
+            return True
+        silent = {i for i, a in facts.agents.items() if a.silent_since is not None}
+        if silent - watch.silent_indices:
+            return True
+        record = facts.record
+        if record is None:
+            return False
+        age, limit = record.step_age_seconds, watch.step_age_limit_seconds
+        return (
+            record.phase != watch.phase
+            or record.inplace_restarts != watch.inplace_restarts
+            or (watch.first_step_missing and age is not None)
+            or (age is not None and limit is not None and age > limit)
+        )

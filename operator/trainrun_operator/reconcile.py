@@ -1,0 +1,58 @@
+"""One pass over one run: gather, decide, act. Level-triggered: what caused the pass does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trainrun_operator.act import describe, perform, write_status
+from trainrun_operator.cluster import Cluster, Key
+from trainrun_operator.core.decide import decide
+from trainrun_operator.core.decision import Decision
+from trainrun_operator.core.observed import Observed, Refusal
+from trainrun_operator.core.times import to_text
+from trainrun_operator.errors import Refused
+from trainrun_operator.gather import Gatherer
+from trainrun_operator.senses import Senses
+
+Journal = Callable[[Mapping[str, Any]], None]
+"""Takes one JSON object per decision and action."""
+
+
+def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Journal, key: Key) -> Decision | None:
+    """Run one pass; None if the run is gone. Raises ClusterError; the caller runs the pass again."""
+    gathered = gatherer.gather(key)
+    if gathered is None:
+        senses.forget(key)
+        return None
+    observed = gathered.observed
+    decision = decide(observed)
+    run = write_status(cluster, gathered.run, decision)
+    if _is_news(observed, decision):
+        journal(_line(observed, decision, "decision", decision.reason, decision.message))
+    for action in decision.actions:
+        try:
+            perform(cluster, run, action)
+        except Refused as refused:
+            senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))
+        journal(_line(observed, decision, "action", type(action).__name__, describe(action)))
+    return decision
+
+
+def _is_news(observed: Observed, decision: Decision) -> bool:
+    """Whether the run's condition says something else than before."""
+    ready = next((c for c in observed.run.status.conditions if c.type == "Ready"), None)
+    return ready is None or (ready.reason, ready.message) != (decision.reason, decision.message)
+
+
+def _line(observed: Observed, decision: Decision, kind: str, reason: str, message: str) -> dict[str, Any]:
+    return {
+        "time": to_text(observed.now),
+        "namespace": observed.run.namespace,
+        "run": observed.run.name,
+        "attempt": decision.status.get("attempt"),
+        "type": kind,
+        "rule": decision.rule,
+        "reason": reason,
+        "message": message,
+    }

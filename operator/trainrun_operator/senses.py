@@ -1,0 +1,130 @@
+"""What a process heard that no object holds: agents' answers, refusals, outages.
+
+It is evidence with an age, never memory of a decision: a restarted operator starts deaf and asks again.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from trainrun_api.contract import UNDERSTOOD_SCHEMAS, Progress
+
+from trainrun_operator.cluster import Key, ProgressAnswer
+from trainrun_operator.core.observed import AgentFacts, ProgressFacts, Refusal
+
+
+@dataclass
+class Senses:
+    """Shared by the poller (writes) and gather (reads); thread-safe."""
+
+    peer_silent_seconds: float
+    outage_memory_seconds: float
+    _progress: dict[Key, ProgressFacts] = field(default_factory=dict)
+    _refusals: dict[Key, Refusal] = field(default_factory=dict)
+    _outage_since: datetime | None = None
+    _reachable_since: datetime | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def progress(self, key: Key, attempt: int) -> ProgressFacts:
+        """What was heard of that attempt; nothing of earlier ones."""
+        with self._lock:
+            known = self._progress.get(key, ProgressFacts())
+        return known if known.attempt == attempt else ProgressFacts(attempt=attempt)
+
+    def note_answer(self, key: Key, attempt: int, index: int, answer: ProgressAnswer, now: datetime) -> ProgressFacts:
+        """Take over one agent's answer, or its silence."""
+        with self._lock:
+            known = self._progress.get(key, ProgressFacts())
+            if known.attempt != attempt:
+                known = ProgressFacts(attempt=attempt)
+            known = self._with_answer(known, index, answer, now)
+            self._progress[key] = known
+            return known
+
+    def note_refusal(self, key: Key, refusal: Refusal | None) -> None:
+        """The cluster refused a job, or took it."""
+        with self._lock:
+            if refusal is None:
+                self._refusals.pop(key, None)
+            else:
+                self._refusals[key] = refusal
+
+    def refusal(self, key: Key) -> Refusal | None:
+        """The last refusal that was not followed by a success."""
+        with self._lock:
+            return self._refusals.get(key)
+
+    def note_api(self, now: datetime, *, is_reachable: bool) -> None:
+        """The API server answered, or did not."""
+        with self._lock:
+            if not is_reachable:
+                self._outage_since = self._outage_since or now
+            elif self._outage_since is not None:
+                self._outage_since, self._reachable_since = None, now
+
+    def reachable_since(self, now: datetime) -> datetime | None:
+        """End of the last API outage, while it still matters."""
+        with self._lock:
+            since = self._reachable_since
+        if since is None or now - since > timedelta(seconds=self.outage_memory_seconds):
+            return None
+        return since
+
+    def forget(self, key: Key) -> None:
+        """The run is gone."""
+        with self._lock:
+            self._progress.pop(key, None)
+            self._refusals.pop(key, None)
+
+    def _with_answer(self, known: ProgressFacts, index: int, answer: ProgressAnswer, now: datetime) -> ProgressFacts:
+        agents = dict(known.agents)
+        if answer.record is None:
+            agents[index] = _silent(agents.get(index), answer.blind_because or "no answer", now)
+            return replace(known, agents=agents)
+        schema = answer.record.get("schema")
+        if schema not in UNDERSTOOD_SCHEMAS:
+            agents[index] = AgentFacts(heard_at=now)
+            return replace(known, agents=agents, unknown_schema=schema if isinstance(schema, int) else -1)
+        record = _parsed(answer.record)
+        if record is None or record.attempt != known.attempt:
+            agents[index] = _silent(agents.get(index), "bad-answer", now)
+            return replace(known, agents=agents)
+        agents[index] = AgentFacts(heard_at=now)
+        for peer, age in record.heard.items():
+            if not peer.isdigit() or int(peer) == index:
+                continue
+            if age <= self.peer_silent_seconds:
+                agents[int(peer)] = AgentFacts(heard_at=now - timedelta(seconds=age))
+            elif _heard_before(agents.get(int(peer)), now - timedelta(seconds=self.peer_silent_seconds)):
+                agents[int(peer)] = _silent(agents.get(int(peer)), "not heard by its peer", now)
+        if _is_news(known, record):
+            known = replace(known, record=record, received_at=now)
+        return replace(known, agents=agents, unknown_schema=None)
+
+
+def _is_news(known: ProgressFacts, record: Progress) -> bool:
+    """A peer that lags behind worker 0 says nothing new about the run."""
+    return known.record is None or (record.step or 0) >= (known.record.step or 0)
+
+
+def _silent(known: AgentFacts | None, why: str, now: datetime) -> AgentFacts:
+    known = known or AgentFacts()
+    return AgentFacts(known.heard_at, known.silent_since or now, why)
+
+
+def _heard_before(known: AgentFacts | None, moment: datetime) -> bool:
+    return known is None or known.heard_at is None or known.heard_at < moment
+
+
+def _parsed(raw: dict[str, Any]) -> Progress | None:
+    """The record, or None if a user's program wrote impossible types into it."""
+    try:
+        record = Progress.from_dict(raw)
+        numbers = (record.step, record.total_steps, record.tokens, record.step_age_seconds, record.slowest_step_seconds)
+        is_sound = all(n is None or isinstance(n, (int, float)) for n in numbers) and isinstance(record.heard, dict)
+    except TypeError:
+        return None
+    return record if is_sound else None

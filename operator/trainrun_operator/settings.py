@@ -1,0 +1,45 @@
+"""Numbers of the operator's machinery, each with its reason. What decides about runs lives in core/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Defaults for a cluster; `local()` for one machine."""
+
+    workers: int = 4
+    """Passes at once; a pass is a few API calls of some milliseconds."""
+    resync_seconds: float = 300.0
+    """Every run gets a pass this often although nothing happened: a lost watch event costs no more."""
+    retry_first_seconds: float = 0.1
+    retry_longest_seconds: float = 30.0
+    """Back-off of a pass that met a conflict or an unavailable API server; doubling."""
+    poll_healthy_seconds: float = 30.0
+    """One call per run: 1,000 runs are 33 calls per second."""
+    poll_suspect_seconds: float = 5.0
+    """While something may be wrong or the first step is awaited."""
+    poll_timeout_seconds: float = 1.0
+    """An agent answers from memory in milliseconds; a second is a verdict on the way to it."""
+    poll_parallel: int = 64
+    """Calls at once, so that a rack of silent agents does not delay the others."""
+    peer_silent_seconds: float = 15.0
+    """A peer that worker 0 has not heard for this long is silent; agents greet each other every few seconds."""
+    progress_pass_seconds: float = 60.0
+    """A healthy run gets a pass this often to refresh status.progress."""
+    outage_memory_seconds: float = 60.0
+    """After an API outage a node's facts are stale until its next heartbeat, but no longer than this."""
+
+
+def local() -> Settings:
+    """On one machine a call to an agent costs a millisecond, and people watch."""
+    return Settings(
+        workers=1,
+        resync_seconds=10.0,
+        poll_healthy_seconds=1.0,
+        poll_suspect_seconds=0.25,
+        poll_parallel=8,
+        peer_silent_seconds=3.0,
+        progress_pass_seconds=5.0,
+    )
