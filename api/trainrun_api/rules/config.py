@@ -109,7 +109,7 @@ def _mesh(facts: Facts) -> Values | None:
     parallel, world = facts.spec.config.parallel, _world(facts)
     shard = parallel.dp_shard
     product = parallel.dp_replicate * (shard or 1) * parallel.tp
-    if (product == world) if shard is not None else world % product == 0:
+    if world < 1 or ((product == world) if shard is not None else world % product == 0):
         return OK
     return {"replicate": parallel.dp_replicate, "shard": shard or "null", "tp": parallel.tp, "world": world}
 
@@ -120,7 +120,7 @@ def _batch(facts: Facts) -> Values | None:
         return OK
     ranks = _world(facts) // config.parallel.tp
     per_pass = config.micro_batch_rows * ranks
-    if ranks == 0 or config.global_batch_rows % per_pass == 0:
+    if ranks < 1 or config.global_batch_rows % per_pass == 0:
         return OK
     return {"got": config.global_batch_rows, "micro": config.micro_batch_rows, "ranks": ranks, "unit": per_pass}
 
@@ -228,7 +228,7 @@ RULES = (
         id="mesh-fills-world",
         at="spec",
         child="config",
-        cel=f"!has(self.config) || ({_SHARD} "
+        cel=f"!has(self.config) || {_WORLD} < 1 || ({_SHARD} "
         f"? {_REPLICATE} * {pick('config.parallel.dp_shard', '1')} * {_TP} == {_WORLD} "
         f": {_WORLD} % ({_REPLICATE} * {_TP}) == 0)",
         message="spec.config.parallel dp_replicate={replicate} x dp_shard={shard} x tp={tp} does not fill {world} "
@@ -246,7 +246,7 @@ RULES = (
         id="batch-over-ranks",
         at="spec",
         child="config",
-        cel=f"!has(self.config) || {_TP} > {_WORLD} || self.config.global_batch_rows % ({_MICRO} * {_RANKS}) == 0",
+        cel=f"!has(self.config) || {_WORLD} < {_TP} || self.config.global_batch_rows % ({_MICRO} * {_RANKS}) == 0",
         message="spec.config.global_batch_rows={got} is not a multiple of micro_batch_rows={micro} x {ranks} "
         "data-parallel ranks (spec.workers.replicas x devicesPerWorker / tp); use a multiple of {unit}",
         values={
