@@ -21,7 +21,7 @@ from typing import Any
 from trainrun_api.contract import Env, ProgressFile
 
 from trainrun_trainer.agent import files
-from trainrun_trainer.launcher_worker import run_worker
+from trainrun_trainer.launcher_worker import crash_facts, run_worker
 
 DEFAULT_ENTRY = "trainrun_trainer.worker:run"
 PRELOAD = (
@@ -118,9 +118,6 @@ def make_agent(group: Group, entry: str, progress_dir: str, method: str) -> Any:
 
     from trainrun_trainer.launcher_agent import MANY_ROUNDS, InPlaceAgent
 
-    pause = min(1.0, 0.05 + group.max_pods / 500)
-    # torchelastic polls its state once a second; a few pods may ask more often, a thousand may not
-    dynamic_rendezvous._delay = lambda seconds: time.sleep(pause)  # type: ignore[attr-defined]
     address = local_address(group.endpoint)
     parameters = RendezvousParameters(
         backend="c10d",
@@ -137,12 +134,17 @@ def make_agent(group: Group, entry: str, progress_dir: str, method: str) -> Any:
         keep_alive_interval=1,
         keep_alive_max_attempt=3,
     )
+    handler: Any = get_rendezvous_handler(parameters)
+    pause = min(1.0, 0.05 + group.max_pods / 500)
+    # torchelastic looks at its shared state once a second; a few pods may look more often, a thousand may not
+    handler._state_holder._cache_duration = pause
+    dynamic_rendezvous._delay = lambda seconds: time.sleep(pause)  # type: ignore[attr-defined]
     spec = WorkerSpec(
         role="worker",
         local_world_size=group.workers_per_pod,
         entrypoint=run_worker,
         args=(entry, progress_dir),
-        rdzv_handler=get_rendezvous_handler(parameters),
+        rdzv_handler=handler,
         max_restarts=MANY_ROUNDS,
         monitor_interval=MONITOR_SECONDS,
         local_addr=address,
@@ -168,16 +170,19 @@ def launch(entry: str, preload: Sequence[str]) -> int:
     if method == "forkserver":
         start_fork_server(preload)
     from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     agent: Any = None
-    lost: str | None = None
+    lost: dict[str, Any] | None = None
     try:
         agent = make_agent(group_from_env(), entry, progress_dir, method)
         agent.run()
     except SignalException as error:
-        lost = f"the launcher was asked to end by {error.sigval.name}"
-    except Exception as error:  # torchelastic's many kinds: store gone, rendezvous closed or timed out
-        lost = f"the worker group cannot go on: {type(error).__name__}: {error}"
+        lost = {"message": f"the launcher was asked to end by {error.sigval.name}", "signal": int(error.sigval)}
+    except Exception as error:  # torchelastic's many kinds, and our own bugs: each must reach the message
+        lost = crash_facts(error)
+        lost["collateral"] = lost["collateral"] or isinstance(error, RendezvousError)  # closed, timed out, store gone
+        lost["message"] = f"the worker group cannot go on: {lost['message']}"
     finally:
         if agent is not None:
             close(agent)
@@ -190,19 +195,11 @@ def close(agent: Any) -> None:
     agent.get_worker_group().spec.rdzv_handler.shutdown()
 
 
-def write_result(progress_dir: str, agent: Any, lost: str | None) -> None:
-    """result.json: outcomes and failures of the last generation; losing the group is a failure of nobody here."""
+def write_result(progress_dir: str, agent: Any, lost: dict[str, Any] | None) -> None:
+    """result.json: outcomes and failures of the last generation, or why the group was lost."""
     failures = [asdict(f) for f in agent.failures] if agent is not None else []
     if lost is not None and not failures:
-        failures = [
-            {
-                "exit_code": 1,
-                "message": lost,
-                "fingerprint": None,
-                "collateral": True,
-                "failed_monotonic": time.monotonic(),
-            }
-        ]
+        failures = [{"exit_code": 1, "failed_monotonic": time.monotonic(), **lost}]
     reason = getattr(agent, "not_restarted_because", None)
     for failure in failures:
         if reason is not None:

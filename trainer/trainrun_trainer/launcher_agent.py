@@ -6,6 +6,7 @@ the rendezvous round is the generation (equal in all pods), `launcher_policy` de
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -165,7 +166,8 @@ class InPlaceAgent(LocalElasticAgent):
         assert isinstance(self._pcontext, MultiprocessContext) and self._pcontext._pc is not None
         for process in self._pcontext._pc.processes:
             if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ended between the look and the kill
+                    os.kill(process.pid, signal.SIGKILL)
         for process in self._pcontext._pc.processes:
             process.join(5)
 

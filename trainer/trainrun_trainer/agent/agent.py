@@ -104,6 +104,7 @@ class Agent:
                 for message in said:
                     if "ended" in message:
                         return int(message["ended"])
+            proctree.reap()  # as PID 1 we are the parent of whatever was left in this container
             if self._asked_to_stop():
                 self._pursue_stop(keeper)
 
