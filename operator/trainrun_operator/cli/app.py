@@ -1,0 +1,100 @@
+"""The commands of `trainrun`. Each reads its arguments and calls one function; imports of weight wait until then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+File = Annotated[Path, typer.Argument(help="A TrainingRun manifest.", show_default=False)]
+Workdir = Annotated[Path, typer.Option(help="Folder that holds one folder per run.")]
+RunName = Annotated[str | None, typer.Argument(help="Name of the run; may be left out when there is only one.")]
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"trainrun {version('trainrun')}")
+        raise typer.Exit
+
+
+@app.callback()
+def trainrun(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Long training jobs that survive their hardware."""
+
+
+@app.command()
+def run(
+    file: File,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Slots that stand for nodes; default: workers + 1.")] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="lose-node@step=N, kill-worker@step=N, hang-worker@step=N, kill-operator@step=N (each with ,rank=K if "
+            "wanted) or corrupt-checkpoint@latest; may be given several times.",
+        ),
+    ] = None,
+    workdir: Workdir = Path("runs"),
+) -> None:
+    """Run a manifest on this machine, without Kubernetes; the same command goes on after a stop.
+
+    Exit codes: 0 Succeeded, 1 Failed, 2 wrong arguments, 3 workdir in use, 10 stopped on request, 20 manifest refused.
+    """
+    from trainrun_operator.cli.run import run_order
+    from trainrun_operator.local.supervisor import Order
+
+    raise typer.Exit(run_order(Order(file, workdir, nodes, tuple(fault or ()))))
+
+
+@app.command()
+def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)]) -> None:
+    """Say what the API server would say of manifests, without a cluster. Exit code 20 if one would be refused."""
+    from trainrun_operator.cli.validate import validate_files
+
+    raise typer.Exit(validate_files(files))
+
+
+@app.command()
+def status(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
+    """Show one run on one screen."""
+    from trainrun_operator.cli.status import show_status
+
+    raise typer.Exit(show_status(workdir, name))
+
+
+@app.command()
+def logs(
+    name: RunName = None,
+    pod: Annotated[str | None, typer.Argument(help="Pod or worker index; default: all of the newest attempt.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run's processes end.")] = False,
+    workdir: Workdir = Path("runs"),
+) -> None:
+    """Print the output of a run's pods."""
+    from trainrun_operator.cli.logs import show_logs
+
+    raise typer.Exit(show_logs(workdir, name, pod, follow=follow))
+
+
+@app.command()
+def explain(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
+    """Say why a run restarted: evidence, rule, action and the budget left, per attempt."""
+    from trainrun_operator.cli.explain import show_explanation
+
+    raise typer.Exit(show_explanation(workdir, name))
+
+
+@app.command()
+def report(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
+    """Write report.html of a run again and print its path."""
+    from trainrun_operator.cli.report import make_report
+
+    raise typer.Exit(make_report(workdir, name))

@@ -1,0 +1,285 @@
+"""`trainrun run`: one manifest from start to end on this machine.
+
+The supervisor validates, holds the workdir, keeps the operator process alive, does the faults that were asked for,
+merges metrics and shows what happens. It decides nothing about the run: that is the operator's work, and whatever
+the supervisor wants of it (start, edit, stop) it writes down as the desired manifest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from trainrun_api.manifest import load_manifest
+from trainrun_api.validate import validate_file, validate_update
+
+from trainrun_operator.clock import SystemClock
+from trainrun_operator.cluster import Object
+from trainrun_operator.errors import LocalModeError
+from trainrun_operator.local.child import OperatorChild
+from trainrun_operator.local.disk import read_json, write_json
+from trainrun_operator.local.faults import FaultMaker, Plan, plan_faults
+from trainrun_operator.local.journal import Journal
+from trainrun_operator.local.layout import LOCK, RunDir
+from trainrun_operator.local.merge import MetricsFile
+from trainrun_operator.local.observer import Observer, Snapshot
+from trainrun_operator.local.state import (
+    ask_progress,
+    durable_step,
+    has_workload,
+    kill_pods,
+    live_pods,
+    stored_run,
+)
+from trainrun_operator.local.stopping import StopRequests
+from trainrun_operator.local.tailing import Follower
+from trainrun_operator.local.workdir import lock_workdir
+
+TICK_SECONDS = 0.05
+"""How fast a held worker is noticed; a tick reads a few small files."""
+SNAPSHOT_SECONDS = 0.5
+CLEANUP_SECONDS = 30.0
+"""After the verdict the operator clears the last pods away; a run that is over does not wait for ever for that."""
+
+
+class Exit(IntEnum):
+    """Exit codes of `trainrun run`."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    USAGE = 2
+    IN_USE = 3
+    STOPPED = 10
+    REFUSED = 20
+
+
+class ManifestRefusedError(LocalModeError):
+    """The manifest cannot be run; the sentences say why."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `trainrun run` was asked to do."""
+
+    file: Path
+    workdir: Path
+    nodes: int | None = None
+    faults: tuple[str, ...] = ()
+
+
+def supervise(order: Order, observer: Observer) -> Exit:
+    """Run a manifest to its end. Raises ManifestRefusedError, WorkdirInUseError, LocalModeError."""
+    manifest = _checked(order.file)
+    spec, name = manifest["spec"], manifest["metadata"]["name"]
+    plan = _plan(order.faults, spec)
+    replicas = int(spec.get("workers", {}).get("replicas", 1))
+    nodes = order.nodes if order.nodes is not None else replicas + 1
+    run_dir = RunDir(order.workdir.resolve() / name)
+    with lock_workdir(order.workdir, LOCK), StopRequests() as stops:
+        run_dir.make()
+        over = _already_over(run_dir, manifest, observer)
+        if over is not None:
+            return over
+        desired = {"manifest": manifest, "folder": str(order.file.resolve().parent), "nodes": nodes}
+        return Supervisor(run_dir, desired, plan, observer, stops).run()
+
+
+class Supervisor:
+    """The main loop; everything it must remember is on disk."""
+
+    def __init__(
+        self, run_dir: RunDir, desired: dict[str, Any], plan: Plan, observer: Observer, stops: StopRequests
+    ) -> None:
+        self._dir = run_dir
+        self._desired = desired
+        self._observer = observer
+        self._stops = stops
+        self._told_stops = 0
+        self._journal = Journal(run_dir.events, run_dir.name, SystemClock())
+        self._faults = FaultMaker(run_dir, plan)
+        self._child = OperatorChild(run_dir)
+        self._metrics = MetricsFile(run_dir)
+        self._events = Follower(run_dir.events)
+        self._next_snapshot = 0.0
+        self._over_since: float | None = None
+        self._last_decision: dict[str, Any] = {}
+
+    def run(self) -> Exit:
+        """Until the run is over, or stopped as asked."""
+        self._events.skip_to_end()
+        self._announce()
+        self._faults.arm()
+        write_json(self._dir.desired, self._desired)
+        try:
+            while True:
+                ending = self._child.keep_alive()
+                if ending is not None:
+                    self._tell({"type": "operator", "reason": "OperatorDied", "message": ending})
+                for record in self._faults.act(self._child.pid):
+                    self._tell(record)
+                self._heed_stop_requests()
+                self._show()
+                code = self._exit_code()
+                if code is not None:
+                    return code
+                time.sleep(TICK_SECONDS)
+        except LocalModeError:
+            kill_pods(self._dir)  # nobody would look after them
+            raise
+        finally:
+            self._child.stop()
+            self._finish()
+
+    def _announce(self) -> None:
+        spec = self._desired["manifest"]["spec"]
+        adopted = live_pods(self._dir)
+        if adopted:
+            self._observer.say(f"{self._dir.name}: {len(adopted)} pods of an earlier start train on and are adopted")
+        elif durable_step(self._dir) is not None:
+            self._observer.say(f"{self._dir.name}: goes on from the checkpoint of step {durable_step(self._dir)}")
+        self._observer.say(
+            f"{self._dir.name}: {self._desired['nodes']} slots, image {spec['image']} stands for this Python, "
+            f"everything is in {self._dir.root}"
+        )
+
+    def _tell(self, record: dict[str, Any]) -> None:
+        self._journal(record)
+
+    def _show(self) -> None:
+        """New lines of events.jsonl, new metrics, and twice a second the state."""
+        for record in self._metrics.refresh():
+            self._tell(record)
+        for line in self._events.read():
+            if line.get("type") == "decision":
+                self._last_decision = line
+            self._observer.event(line)
+        moment = time.monotonic()
+        run = read_json(self._dir.status) if moment >= self._next_snapshot else None
+        if run is not None:
+            self._observer.snapshot(Snapshot(run, ask_progress(self._dir), self._last_decision))
+            self._next_snapshot = moment + SNAPSHOT_SECONDS
+
+    def _heed_stop_requests(self) -> None:
+        if self._stops.count == self._told_stops:
+            return
+        self._told_stops = self._stops.count
+        if self._stops.count == 1:
+            self._observer.say("stopping: the workers save a checkpoint first (again: what is waited for)")
+            self._wish_suspended()
+        elif self._stops.count == 2:
+            names = ", ".join(pod.name for pod in live_pods(self._dir)) or "the operator"
+            self._observer.say(
+                f"still waiting for {names} to save and end (again: kill them; the last checkpoint stays)"
+            )
+        else:
+            kill_pods(self._dir)
+
+    def _wish_suspended(self) -> None:
+        manifest = self._desired["manifest"]
+        stopped = {**manifest, "spec": {**manifest["spec"], "suspend": True}}
+        write_json(self._dir.desired, {**self._desired, "manifest": stopped})
+
+    def _exit_code(self) -> Exit | None:
+        """None while the run goes on."""
+        run = read_json(self._dir.status)
+        status = (run or {}).get("status") or {}
+        if run is None or status.get("observedGeneration") != run["metadata"]["generation"]:
+            if self._stops.count > 2 and not live_pods(self._dir):
+                return self._say_stopped()
+            return None
+        result = status.get("result")
+        if result is not None and self._is_cleared_away():
+            return self._say_result(run)
+        is_resting = status.get("phase") == "Suspended" and not has_workload(self._dir)
+        if is_resting or (self._stops.count > 2 and not live_pods(self._dir)):
+            return self._say_stopped()
+        return None
+
+    def _is_cleared_away(self) -> bool:
+        """After the verdict: no pod lives. What the operator does not end in time is killed."""
+        if not live_pods(self._dir):
+            return True
+        self._over_since = self._over_since or time.monotonic()
+        if time.monotonic() - self._over_since > CLEANUP_SECONDS:
+            kill_pods(self._dir)
+        return False
+
+    def _say_result(self, run: Object) -> Exit:
+        self._show()
+        self._observer.say(f"{self._dir.name}: {_verdict(run)}")
+        return Exit.SUCCEEDED if run["status"]["result"] == "Succeeded" else Exit.FAILED
+
+    def _say_stopped(self) -> Exit:
+        self._show()
+        step = durable_step(self._dir)
+        where = f"the checkpoint of step {step} is durable" if step is not None else "no checkpoint was committed yet"
+        if self._stops.count:
+            self._observer.say(f"{self._dir.name}: stopped, {where}; the same command goes on from there")
+        else:
+            self._observer.say(f"{self._dir.name}: spec.suspend is true, {where}; set it to false and run it again")
+        return Exit.STOPPED
+
+    def _finish(self) -> None:
+        """Last lines and the report; also after a failure, which is when people read it."""
+        for record in self._metrics.refresh(is_final=True):
+            self._tell(record)
+        for fault in self._faults.unfired():
+            self._observer.say(f"{self._dir.name}: fault {fault} has not happened yet")
+        for line in self._events.read():
+            self._observer.event(line)
+        self._observer.close()
+
+
+def _checked(file: Path) -> Object:
+    problems = validate_file(file)
+    if problems:
+        raise ManifestRefusedError("\n".join(problem.message for problem in problems))
+    manifest = load_manifest(file)
+    path = str(manifest["spec"]["checkpoint"]["path"])
+    if path.startswith("s3://"):
+        raise ManifestRefusedError(
+            f"spec.checkpoint.path={path} is not yet available: this version stores checkpoints in folders only; "
+            "give an absolute path"
+        )
+    return manifest
+
+
+def _plan(faults: Sequence[str], spec: Object) -> Plan:
+    if not faults:
+        return Plan()
+    if spec.get("command"):
+        raise LocalModeError("--fault needs the steps of our trainer, and spec.command starts another program")
+    workers = spec.get("workers", {})
+    world_size = int(workers.get("replicas", 1)) * int(workers.get("devicesPerWorker", 1))
+    return plan_faults(faults, int(spec["config"]["total_steps"]), world_size)
+
+
+def _already_over(run_dir: RunDir, manifest: Object, observer: Observer) -> Exit | None:
+    """The exit code of a run that has ended in an earlier start. Raises ManifestRefusedError for a forbidden edit."""
+    stored = stored_run(run_dir)
+    if stored is None:
+        return None
+    result = (stored.get("status") or {}).get("result")
+    if result is not None:
+        observer.say(
+            f"{run_dir.name}: {_verdict(stored)}; nothing is done. To run it again give it another name or --workdir, "
+            f"or remove {run_dir.root}"
+        )
+        return Exit.SUCCEEDED if result == "Succeeded" else Exit.FAILED
+    # a stop is our own edit of the spec and goes away by itself
+    before = {**stored, "spec": {**stored["spec"], "suspend": bool(manifest["spec"].get("suspend", False))}}
+    problems = validate_update({key: before[key] for key in ("apiVersion", "kind", "metadata", "spec")}, manifest)
+    if problems:
+        raise ManifestRefusedError("\n".join(problem.message for problem in problems))
+    return None
+
+
+def _verdict(run: Object) -> str:
+    """The result with the sentence that goes with it."""
+    status = run["status"]
+    ready = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+    return f"{status['result']}. {ready.get('message', '')}".strip().rstrip(".")
