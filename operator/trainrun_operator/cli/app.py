@@ -14,7 +14,7 @@ Workdir = Annotated[Path, typer.Option(help="Folder that holds one folder per ru
 RunName = Annotated[str | None, typer.Argument(help="Name of the run; may be left out when there is only one.")]
 
 
-def _version(is_wanted: bool) -> None:
+def _say_version(is_wanted: bool) -> None:
     if is_wanted:
         from importlib.metadata import version
 
@@ -22,11 +22,12 @@ def _version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
+Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version.")]
+
+
 @app.callback()
 def trainrun(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
+    version: Version = False,
 ) -> None:
     """Long training jobs that survive their hardware."""
 

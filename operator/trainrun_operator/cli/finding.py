@@ -16,8 +16,6 @@ def find_run(workdir: Path, name: str | None) -> RunDir:
     if name in names:
         return RunDir(workdir.resolve() / name)
     if not names:
-        raise LocalModeError(
-            f"{workdir} holds no run; start one with trainrun run FILE, or name its folder by --workdir"
-        )
+        raise LocalModeError(f"{workdir} holds no run; start one with trainrun run FILE, or name another --workdir")
     wanted = f"{workdir} holds no run {name}" if name else f"{workdir} holds {len(names)} runs"
     raise LocalModeError(f"{wanted}; name one of {', '.join(names)}")

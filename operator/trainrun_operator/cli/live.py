@@ -67,7 +67,7 @@ def state_panel(snapshot: Snapshot) -> Group:
         f"step {step}/{total or '?'}",
     )
     facts = "  ".join(_facts(progress, status))
-    ready = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+    ready: Mapping[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
     rule = snapshot.last_decision.get("rule")
     decision = f"last decision: {rule}: {ready.get('message', '')}" if rule else str(ready.get("message", ""))
     return Group(head, Text(facts), Text(decision, style="dim", overflow="ellipsis", no_wrap=True))

@@ -24,7 +24,7 @@ def show_status(workdir: Path, name: str | None) -> int:
     run = read_json(run_dir.status)
     status: Mapping[str, Any] = run.get("status") or {}
     console = Console(highlight=False, soft_wrap=True)
-    ready = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+    ready: Mapping[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
     console.print(f"{run_dir.name}: {status.get('phase') or 'Pending'} ({ready.get('reason', '-')})", style="bold")
     console.print(f"  {ready.get('message', '')}")
     for label, text in _facts(run_dir, status):

@@ -35,7 +35,7 @@ class OperatorChild:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def keep_alive(self) -> str | None:
-        """Start it if it does not run; returns how it ended when it did. Raises LocalModeError when that is hopeless."""
+        """Start it if it does not run; returns how it ended if it did. Raises LocalModeError when that is hopeless."""
         moment = time.monotonic()
         ending = None
         if self._process is not None and self._process.poll() is not None:

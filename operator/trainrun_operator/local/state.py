@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
 
@@ -20,7 +21,8 @@ ASK_SECONDS = 0.3
 """An agent of this machine answers in milliseconds; the display does not wait for a dead one."""
 
 
-class LivePod(NamedTuple):
+@dataclass(frozen=True)
+class LivePod:
     """A pod process that runs now."""
 
     name: str

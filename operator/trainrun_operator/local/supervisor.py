@@ -281,5 +281,5 @@ def _already_over(run_dir: RunDir, manifest: Object, observer: Observer) -> Exit
 def _verdict(run: Object) -> str:
     """The result with the sentence that goes with it."""
     status = run["status"]
-    ready = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+    ready: Object = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
     return f"{status['result']}. {ready.get('message', '')}".strip().rstrip(".")
