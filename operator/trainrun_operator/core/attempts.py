@@ -118,4 +118,8 @@ def _with_last_words(situation: Situation, status: TrainingRunStatus) -> Trainin
             found = checkpoint_from(durable, seen)
             if found is not None and (best.step is None or (found.step or 0) > best.step):
                 best = found
-    return status.model_copy(update={"checkpoint": best})
+    progress = status.progress
+    last = _last_step(situation)
+    if last is not None and last > (progress.step or -1):
+        progress = progress.model_copy(update={"step": last, "updated_at": to_text(situation.now)})
+    return status.model_copy(update={"checkpoint": best, "progress": progress})

@@ -11,6 +11,9 @@ from trainrun_operator.core.times import from_text
 PARTIAL_GANG_SECONDS = 300.0
 """Time that part of a gang may hold nodes while the rest waits; two such runs would block each other for ever."""
 
+UNTOLD_SECONDS = 10.0
+"""A young attempt whose pods the scheduler has not spoken about is starting, not waiting."""
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -34,8 +37,10 @@ def waiting(situation: Situation) -> Waiting | None:
     total = situation.replicas
     if len(scheduled) >= total:
         return None
-    says = next((p.pending_because for p in pods if not p.is_scheduled and p.pending_because), "nothing yet.")
+    says = next((p.pending_because for p in pods if not p.is_scheduled and p.pending_because), "")
     started = from_text(attempt.started_at) or situation.now
+    if not says and (situation.now - started).total_seconds() < UNTOLD_SECONDS:
+        return None
     since = max([started, *(p.scheduled_at for p in scheduled if p.scheduled_at)])
     gives_up = since + timedelta(seconds=PARTIAL_GANG_SECONDS) if scheduled else None
-    return Waiting(total - len(scheduled), total, says, gives_up)
+    return Waiting(total - len(scheduled), total, says or "nothing yet.", gives_up)

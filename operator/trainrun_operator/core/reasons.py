@@ -99,7 +99,7 @@ STARTING = _outcome(
     "Reconciling",
     None,
     "starting",
-    "Attempt {attempt} has its nodes and has not finished a step yet.",
+    "Attempt {attempt} is on its way to its first step.",
 )
 RUNNING = _outcome("Running", "Running", "Ready", "Normal", "training", "Attempt {attempt} trains.")
 RUNNING_BLIND = _outcome(
