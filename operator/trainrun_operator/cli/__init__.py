@@ -2,7 +2,13 @@
 
 
 def main() -> None:
-    """Entry point of the console scripts."""
-    from trainrun_operator.cli.app import app
+    """Entry point of the console scripts: what a user can mend is one sentence and exit code 1, never a traceback."""
+    import sys
 
-    app()
+    from trainrun_operator.cli.app import app
+    from trainrun_operator.errors import LocalModeError
+
+    try:
+        app()
+    except LocalModeError as error:
+        sys.exit(str(error))

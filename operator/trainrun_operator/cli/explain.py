@@ -37,7 +37,7 @@ def explain(run: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> list
     limit = (run["spec"].get("failurePolicy") or {}).get("maxRestarts", DEFAULT_MAX_RESTARTS)
     used = status.get("restarts", 0)
     lines.append(
-        f"budget: {used} of {limit} restarts are used; only failures of the program count, node faults and preemption do not"
+        f"budget: {used} of {limit} restarts are used; failures of the program count, node faults and preemption do not"
     )
     return lines
 
