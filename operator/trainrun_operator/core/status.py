@@ -15,6 +15,7 @@ from trainrun_operator.core import goodput, stall
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import Action, Decision, RecordEvent, Watch
 from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.rules.always import next_cleanup_at
 from trainrun_operator.core.situation import Situation, open_attempt
 from trainrun_operator.core.times import earliest, from_text, to_second
 
@@ -39,7 +40,7 @@ def settle(situation: Situation, rule: str, choice: Choice, tidy: tuple[Action, 
         }
     )
     events = _events(old, status, choice)
-    wake = earliest(choice.wake, _checkpoint_stale_at(situation, status))
+    wake = earliest(choice.wake, _checkpoint_stale_at(situation, status), next_cleanup_at(situation))
     return Decision(
         rule=rule,
         reason=choice.outcome.reason,

@@ -293,7 +293,7 @@ class World:
                 pod["spec"]["nodeName"] = node["metadata"]["name"]
                 pod = self.store.replace(pod)
                 condition = {"type": "PodScheduled", "status": "True"}
-            old = next(iter((pod.get("status") or {}).get("conditions") or []), {})
+            old: dict[str, Any] = next(iter((pod.get("status") or {}).get("conditions") or []), {})
             if old.get("status") != condition["status"]:
                 status = {"phase": "Pending", "conditions": [condition | {"lastTransitionTime": now}]}
                 self.store.replace_status({**pod, "status": status})

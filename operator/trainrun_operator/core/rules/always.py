@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from trainrun_operator.core.decision import Action, ForceDeletePod, StopJob
 from trainrun_operator.core.observed import JobFacts, PodFacts
@@ -41,6 +41,12 @@ def stuck_pods(situation: Situation) -> tuple[Action, ...]:
 ALWAYS = (superseded_jobs, stuck_pods)
 
 
+def next_cleanup_at(situation: Situation) -> datetime | None:
+    """When a pod that is being deleted may turn out to be stuck."""
+    times = [_stuck_at(p) for p in situation.observed.pods if p.is_owned and not p.is_departed]
+    return min((t for t in times if t is not None and t > situation.now), default=None)
+
+
 def _is_kept(situation: Situation, job: JobFacts) -> bool:
     """The last attempt's job of a finished run stays for people to look at; its pods have ended."""
     last = situation.status.attempts[-1] if situation.status.attempts else None
@@ -48,9 +54,14 @@ def _is_kept(situation: Situation, job: JobFacts) -> bool:
 
 
 def _is_stuck(situation: Situation, pod: PodFacts) -> bool:
-    if pod.is_departed or pod.terminates_by is None:
+    if pod.is_departed:
         return False
     node = situation.observed.nodes.deviating.get(pod.node or "")
     if node is None or (node.exists and node.ready is True) or node.is_stale:
         return False
-    return situation.now >= pod.terminates_by + timedelta(seconds=STUCK_SECONDS)
+    stuck_at = _stuck_at(pod)
+    return stuck_at is not None and situation.now >= stuck_at
+
+
+def _stuck_at(pod: PodFacts) -> datetime | None:
+    return pod.terminates_by + timedelta(seconds=STUCK_SECONDS) if pod.terminates_by else None

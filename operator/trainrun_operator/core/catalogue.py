@@ -1,0 +1,70 @@
+"""The rules, outcomes and causes as tables, read from the code itself; docs/rules.md is made of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from trainrun_operator.core import goodput, reasons
+from trainrun_operator.core.decide import RULES
+from trainrun_operator.core.failure_policy import CAUSES, CausePolicy
+from trainrun_operator.core.rules.always import ALWAYS
+
+HEAD = """# The decision rules
+
+Generated from the code by `make generate`; edit the docstrings instead. How the pieces fit:
+`operator/trainrun_operator/core/decide.py`.
+"""
+
+
+def page() -> str:
+    """docs/rules.md."""
+    parts = [
+        HEAD,
+        "## Rules, in order: the first that applies wins\n",
+        _table(("#", "rule", "what it does"), ((str(n), f"`{r.__name__}`", _words(r)) for n, r in enumerate(RULES, 1))),
+        "## In every pass, before the rule's own actions\n",
+        _table(("rule", "what it does"), ((f"`{r.__name__}`", _words(r)) for r in ALWAYS)),
+        "## Outcomes\n\nEach sets condition reason, phase, Event and log line from one place (`core/reasons.py`).\n",
+        _table(("reason", "phase", "kstatus", "Event", "time is booked on", "sentence"), _outcomes()),
+        "## Causes of a failure\n\n`failurePolicy.rules` of the run come before this table.\n",
+        _table(("cause", "spends maxRestarts", "back-off", "where next", "fails the run"), _causes()),
+        "## Classes of the goodput ledger\n",
+        _table(("class", "seconds of"), ((f"`{k}`", v) for k, v in goodput.CLASSES.items())),
+    ]
+    return "\n".join(parts)
+
+
+def _outcomes() -> Iterable[tuple[str, ...]]:
+    for o in reasons.ALL.values():
+        yield f"`{o.reason}`", o.phase, o.kstatus, o.event or "none", o.goodput, o.template
+
+
+def _causes() -> Iterable[tuple[str, ...]]:
+    for name, policy in CAUSES.items():
+        yield f"`{name}`", _yes(policy.spends), _yes(policy.backs_off), _where(policy), _fails(policy)
+
+
+def _where(policy: CausePolicy) -> str:
+    if policy.moves:
+        return "not on that node"
+    return "on other nodes if there are any" if policy.replays_elsewhere else "anywhere"
+
+
+def _fails(policy: CausePolicy) -> str:
+    if policy.sightings is None:
+        return "when maxRestarts is spent" if policy.spends else "never"
+    times = "at once" if policy.sightings == 1 else f"at sighting {policy.sightings} at the same step"
+    return f"{times}. {policy.advice}".rstrip()
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _words(rule: Callable[..., object]) -> str:
+    return " ".join((rule.__doc__ or "").split())
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"

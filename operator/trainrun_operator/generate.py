@@ -1,0 +1,17 @@
+"""`python -m trainrun_operator.generate [ROOT]` writes the generated pages of the operator."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from trainrun_operator.core.catalogue import page
+
+
+def main(root: Path) -> None:
+    """Write docs/rules.md below the repository's root."""
+    (root / "docs" / "rules.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd())
