@@ -84,7 +84,7 @@ def template(
         pod["nodeSelector"] = {INSTANCE_TYPE_LABEL: spec.workers.instance_type}
     if is_own_program:
         pod["initContainers"] = [_agent_init_container(agent_image)]
-    return {"metadata": {"labels": dict(_NO_ISTIO), "annotations": {**_NO_ISTIO, **_NO_LINKERD}}, "spec": pod}
+    return {"metadata": {"labels": dict(_NO_ISTIO), "annotations": dict(_NO_LINKERD)}, "spec": pod}
 
 
 def contract_environment(
