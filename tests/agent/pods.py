@@ -28,10 +28,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def small_launcher(entry: str = "tests.agent.small_worker:run", preload: str = "torch") -> list[str]:
+def small_launcher(
+    entry: str = "tests.agent.small_worker:run", preload: str = "trainrun_trainer.launcher_agent"
+) -> list[str]:
     """Our launcher with a worker that needs no model."""
-    modules = "trainrun_trainer.launcher_preload," + preload
-    return [sys.executable, "-m", "trainrun_trainer.launcher", "--entry", entry, "--preload", modules.rstrip(",")]
+    return [sys.executable, "-m", "trainrun_trainer.launcher", "--entry", entry, "--preload", preload]
 
 
 class Pod:

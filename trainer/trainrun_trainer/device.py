@@ -6,18 +6,12 @@ Nothing here runs at import, so that a fork server may preload it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from trainrun_trainer.errors import ConfigError, DeviceMemoryError, DeviceSuspect, TrainerError
-
-START_METHOD: Mapping[str, str] = {"cpu": "forkserver", "cuda": "forkserver", "neuron": "spawn"}
-"""How a launcher starts workers; Neuron's runtime has not been proven under a fork server."""
-PRELOAD = ("trainrun_trainer.worker",)
-"""What a fork server imports ahead of the workers; it pulls in torch and the model classes."""
 
 
 def open_device(accelerator: str, local_rank: int, threads: int) -> torch.device:

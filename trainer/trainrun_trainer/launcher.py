@@ -20,25 +20,13 @@ from typing import Any
 
 from trainrun_api.contract import Env, ProgressFile
 
+from trainrun_trainer.accelerators import PRELOAD, START_METHOD
 from trainrun_trainer.agent import files
 from trainrun_trainer.launcher_worker import crash_facts, run_worker
 
 DEFAULT_ENTRY = "trainrun_trainer.worker:run"
-PRELOAD = (
-    "trainrun_trainer.launcher_preload",  # first: it ties the server to this process
-    "torch",
-    "torch.distributed.fsdp",
-    "torch.distributed.checkpoint",
-    "transformers.models.llama.modeling_llama",
-    "transformers.models.auto.modeling_auto",
-    "safetensors.torch",
-    "tokenizers",
-    "peft",
-    "trainrun_trainer.launcher",
-    "trainrun_trainer.worker",
-)
-"""What a worker imports, done once in the fork server; no tensor operation may happen there."""
-
+PRELOAD_FIRST = "trainrun_trainer.launcher_preload"
+"""Ties the fork server to this process before the long imports begin."""
 FIRST_JOIN_SECONDS = 1800
 """Peers may still pull their image; the run's startup limit is shorter where it matters."""
 STORE_SECONDS = 60
@@ -89,14 +77,9 @@ def prepare_environment() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def start_method(accelerator: str) -> str:
-    """How workers are started; `spawn` where a fork server is not proven."""
-    return "spawn" if accelerator == "neuron" else "forkserver"
-
-
 def start_fork_server(preload: Sequence[str]) -> None:
     """Let the imports begin now, while this process imports torch and finds its peers."""
-    multiprocessing.set_forkserver_preload(list(preload))
+    multiprocessing.set_forkserver_preload([PRELOAD_FIRST, *preload])
     multiprocessing.forkserver.ensure_running()
 
 
@@ -166,7 +149,7 @@ def launch(entry: str, preload: Sequence[str]) -> int:
         progress_dir, ProgressFile.LAUNCHER, {"state": "importing", "generation": 0, "inplace_restarts": 0}
     )
     prepare_environment()
-    method = start_method(os.environ.get(Env.ACCELERATOR, "cpu"))
+    method = START_METHOD[os.environ.get(Env.ACCELERATOR, "cpu")]
     if method == "forkserver":
         start_fork_server(preload)
     from torch.distributed.elastic.multiprocessing import SignalException

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -34,10 +35,13 @@ _CONNECTION_WORDS = (
 
 def run_worker(entry: str, progress_dir: str) -> dict[str, Any]:
     """Call `module:function` and return its outcome. An exception leaves `crash<k>.json` and goes on."""
+    gc.freeze()  # what the fork server imported stays shared with it
+    gc.enable()
     proctree.die_with_parent()  # torch asks for SIGINT at the parent's end, which we ignore
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # torchelastic ends a group with it; a handler would cost 30 s
     rank, local_rank = os.environ["RANK"], int(os.environ["LOCAL_RANK"])
+    os.environ[Env.PROGRESS_DIR] = progress_dir  # the fork server's environment is that of its start
     sys.stdout, sys.stderr = _RankLines(1, rank), _RankLines(2, rank)
     try:
         module, _, function = entry.partition(":")
@@ -105,8 +109,3 @@ class _RankLines(io.TextIOBase):
         data = text.encode(errors="replace")
         while data:
             data = data[os.write(self._fd, data) :]
-
-
-def progress_dir_from_env() -> str:
-    """The folder between workers, launcher and agent."""
-    return os.environ[Env.PROGRESS_DIR]

@@ -6,8 +6,10 @@ import os
 import sys
 from typing import List
 
+from trainrun_api.contract import CAUSE_OF_EXIT, TERMINATION_LOG, Env, ExitCode, TerminationMessage
+
 from trainrun_trainer.agent import proctree
-from trainrun_trainer.agent.agent import Agent, prepare_signals
+from trainrun_trainer.agent.agent import Agent, prepare_signals, write_message
 from trainrun_trainer.agent.keeper import Keeper
 from trainrun_trainer.agent.settings import SettingsError, read_settings
 
@@ -24,8 +26,14 @@ def main(arguments: List[str]) -> int:
     try:
         settings = read_settings(os.environ)
     except SettingsError as error:
-        sys.stderr.write("%s\n" % error)
-        return 2
+        message = TerminationMessage(
+            run=os.environ.get(Env.RUN, ""),
+            exit_code=int(ExitCode.BAD_CONFIG),
+            cause=CAUSE_OF_EXIT[ExitCode.BAD_CONFIG],
+            message=str(error),
+        )
+        write_message(os.environ.get(Env.TERMINATION_LOG, TERMINATION_LOG), message)
+        return message.exit_code
     agent = Agent(settings, arguments[1:])
     wake_r, _ = prepare_signals(agent)  # first, so that an early SIGTERM is a stop and not a death
     proctree.adopt_orphans()

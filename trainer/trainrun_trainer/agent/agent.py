@@ -121,7 +121,7 @@ class Agent:
         )
         identity = {name: self._identity[name] for name in ("run", "attempt", "pod_index")}
         message = ending.message_of(end, {**identity, "role": self._settings.role}, self._tail.text())
-        _write_message(self._settings.termination_log, message)
+        write_message(self._settings.termination_log, message)
         return message.exit_code
 
     # stopping
@@ -196,7 +196,8 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _write_message(path: str, message: TerminationMessage) -> None:
+def write_message(path: str, message: TerminationMessage) -> None:
+    """Leave the message for the kubelet, and a line of it for people; a missing file is no reason to fail."""
     text = message.to_bounded_json(TERMINATION_MESSAGE_LIMIT_BYTES)
     _say("exit %d %s: %s" % (message.exit_code, message.cause, message.message))
     try:
