@@ -74,7 +74,8 @@ def merge_metrics(
                 if holds(span, step):
                     kept[step] = {**line, **{k: v for k, v in kept.get(step, {}).items() if k == "eval"}}
             elif holds(span, step) or step == span[1]:
-                kept.setdefault(step, dict(line))["eval"] = line["eval"]
+                has_loss = kept.get(step, {}).get("loss_hex") is not None
+                kept[step] = {**kept[step], "eval": line["eval"]} if has_loss else dict(line)
     diverged = [
         {
             "step": int(line["step"]), "claim": claim, "loss_hex": line["loss_hex"],

@@ -121,4 +121,6 @@ def _child(rank: int, env: dict[str, str], hook: str | None, hook_args: dict[str
         traceback.print_exc()
         raise
     finally:
-        Path(f"{folder}/outcome{rank}.json").write_text(json.dumps(result))
+        written = Path(f"{folder}/outcome{rank}.tmp")
+        written.write_text(json.dumps(result))
+        written.rename(f"{folder}/outcome{rank}.json")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from trainrun_trainer.order import BLOCK_ROWS, RowOrder, block_counts, mix, permute
 
 SEEDS = st.integers(0, 2**53)

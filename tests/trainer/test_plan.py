@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from trainrun_api.train_config import ScheduleConfig, TrainConfig
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.plan import SaveInterval, make_plan, parse_interval

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from trainrun_trainer.retention import Stored, to_delete
 
 CHECKPOINTS = st.frozensets(st.builds(Stored, st.integers(0, 40), st.just(1)), max_size=12)

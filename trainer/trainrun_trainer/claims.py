@@ -60,7 +60,7 @@ def refuse_if_overtaken(claims: list[dict[str, Any]], owner: Owner) -> None:
     for claim in claims:
         if claim["run_uid"] == owner.run_uid and int(claim["attempt"]) > owner.attempt:
             raise Fenced(
-                f"attempt {owner.attempt} may not write: attempt {claim['attempt']} of this run holds claim {claim['k']}"
+                f"attempt {owner.attempt} may not write: claim {claim['k']} belongs to attempt {claim['attempt']}"
             )
 
 

@@ -81,6 +81,7 @@ def prepare(config: DataConfig, storage: Storage) -> DataManifest:
     }  # fmt: skip
     _refuse_too_little(config, facts)
     facts["files"] = {str(p.relative_to(folder)): hash_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    storage.settle(place)
     storage.put(f"{place}/{CheckpointLayout.MANIFEST}", json.dumps(facts, sort_keys=True).encode())
     return DataManifest(name, folder, facts)
 

@@ -55,6 +55,9 @@ class Storage(Protocol):
     def folder(self, name: str) -> Path:
         """A folder's place in the file system, for memory maps and tensor files."""
 
+    def settle(self, folder: str) -> None:
+        """Make durable what was written below a folder through its path."""
+
     def tensor_files(self, folder: str) -> TensorFiles:
         """File access for the tensor writer, below one folder."""
 
@@ -72,7 +75,7 @@ class LocalDirectory:
         temporary = self._temporary(name, data)
         self.before("rename", name)
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        _sync(target.parent)
 
     def put_exclusive(self, name: str, data: bytes) -> bool:
         """A hard link of a complete file: exclusive, and never seen half written."""
@@ -85,7 +88,7 @@ class LocalDirectory:
             return False
         finally:
             os.unlink(temporary)
-        _sync_folder(target.parent)
+        _sync(target.parent)
         return True
 
     def append(self, name: str, data: bytes, durable: bool = False) -> None:
@@ -125,6 +128,12 @@ class LocalDirectory:
     def folder(self, name: str) -> Path:
         """Path below the root."""
         return self.root / name
+
+    def settle(self, folder: str) -> None:
+        """Fsync of every file and folder below `folder`."""
+        self.before("fsync", folder)
+        for path in [self.root / folder, *(self.root / folder).rglob("*")]:
+            _sync(path)
 
     def tensor_files(self, folder: str) -> TensorFiles:
         """File access below `folder`, which is created."""
@@ -223,8 +232,8 @@ def hash_file(path: Path) -> dict[str, Any]:
     return {"size": size, "xxh3": digest.hexdigest()}
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
