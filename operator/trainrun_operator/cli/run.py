@@ -7,6 +7,7 @@ import sys
 from trainrun_operator.cli.live import LiveView
 from trainrun_operator.cli.plain import PlainView
 from trainrun_operator.errors import LocalModeError
+from trainrun_operator.local.faults import UnknownFaultError
 from trainrun_operator.local.observer import Observer
 from trainrun_operator.local.supervisor import Exit, ManifestRefusedError, Order, supervise
 from trainrun_operator.local.workdir import WorkdirInUseError
@@ -22,6 +23,9 @@ def run_order(order: Order) -> int:
         print(error, file=sys.stderr)
     except WorkdirInUseError as error:
         code = Exit.IN_USE
+        print(error, file=sys.stderr)
+    except UnknownFaultError as error:
+        code = Exit.USAGE
         print(error, file=sys.stderr)
     except LocalModeError as error:
         code = Exit.FAILED

@@ -35,6 +35,10 @@ PATTERN = re.compile(r"(?P<kind>[a-z-]+)@step=(?P<step>\d+)(,rank=(?P<rank>\d+))
 LAST_RANK = -1
 
 
+class UnknownFaultError(LocalModeError):
+    """A fault that does not exist or cannot happen in this run."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault at a step; `rank` is the worker that is held there."""
@@ -59,7 +63,7 @@ class Plan:
 
 
 def plan_faults(specs: Sequence[str], total_steps: int, world_size: int) -> Plan:
-    """Parse `--fault` values. Raises LocalModeError with the valid forms."""
+    """Parse `--fault` values. Raises UnknownFaultError with the valid forms."""
     faults: list[Fault] = []
     wants_corruption = False
     for text in specs:
@@ -68,12 +72,12 @@ def plan_faults(specs: Sequence[str], total_steps: int, world_size: int) -> Plan
             continue
         match = PATTERN.fullmatch(text)
         if match is None or match["kind"] not in KINDS:
-            raise LocalModeError(f"--fault {text} is not known; use {FORMS}")
+            raise UnknownFaultError(f"--fault {text} is not known; use {FORMS}")
         step, rank = int(match["step"]), int(match["rank"]) if match["rank"] else LAST_RANK
         if not 1 <= step <= total_steps:
-            raise LocalModeError(f"--fault {text} never happens: the run has steps 1 to {total_steps}")
+            raise UnknownFaultError(f"--fault {text} never happens: the run has steps 1 to {total_steps}")
         if rank >= world_size:
-            raise LocalModeError(f"--fault {text} never happens: the run has ranks 0 to {world_size - 1}")
+            raise UnknownFaultError(f"--fault {text} never happens: the run has ranks 0 to {world_size - 1}")
         kind = next(k for k in KINDS if k == match["kind"])
         faults.append(Fault(_id(kind, step, rank, faults), kind, step, rank))
     if wants_corruption and not any(f.kind in RESUMING for f in faults):
@@ -123,11 +127,10 @@ class FaultMaker:
             if fault.kind != "kill-operator":
                 os.kill(holder.worker, signal.SIGSTOP)  # or it would go on as soon as it sees `.done`
             if fault.id == self._plan.corrupt_before:
-                records += self._corrupt()
+                records += self._corrupt(held)
             write_json(self._mark(fault.id, "done"), held)
             effect = self._do(fault, holder, operator_pid)
-            step = {"attempt": held.get("attempt"), "step": fault.step}
-            records.append({"type": "fault", "fault": str(fault), "reason": fault.kind, "message": effect, **step})
+            records.append(_record(str(fault), fault.kind, effect, held))
         return records
 
     def _do(self, fault: Fault, holder: Holder, operator_pid: int | None) -> str:
@@ -146,16 +149,22 @@ class FaultMaker:
                 os.kill(operator_pid, signal.SIGKILL)
                 return f"operator process {operator_pid} killed"
 
-    def _corrupt(self) -> list[dict[str, Any]]:
+    def _corrupt(self, held: Mapping[str, Any]) -> list[dict[str, Any]]:
         done = self._mark(CORRUPT, "done")
         if done.exists():
             return []
         write_json(done, {})
         effect = corrupt_newest(self._dir.checkpoints)
-        return [{"type": "fault", "fault": f"{CORRUPT}@latest", "reason": CORRUPT, "message": effect}]
+        return [_record(f"{CORRUPT}@latest", CORRUPT, effect, held)]
 
     def _mark(self, fault_id: str, suffix: str) -> Path:
         return self._dir.faults / f"{fault_id}.{suffix}"
+
+
+def _record(fault: str, kind: str, effect: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    """A line for events.jsonl."""
+    facts = {"attempt": held.get("attempt"), "step": held.get("step")}
+    return {"type": "fault", "fault": fault, "reason": kind, "message": effect, **facts}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from trainrun_operator.cluster import Object
 from trainrun_operator.errors import LocalModeError
 from trainrun_operator.local.child import OperatorChild
 from trainrun_operator.local.disk import read_json, write_json
-from trainrun_operator.local.faults import FaultMaker, Plan, plan_faults
+from trainrun_operator.local.faults import FaultMaker, Plan, UnknownFaultError, plan_faults
 from trainrun_operator.local.journal import Journal
 from trainrun_operator.local.layout import LOCK, RunDir
 from trainrun_operator.local.merge import MetricsFile
@@ -72,7 +72,7 @@ class Order:
 
 
 def supervise(order: Order, observer: Observer) -> Exit:
-    """Run a manifest to its end. Raises ManifestRefusedError, WorkdirInUseError, LocalModeError."""
+    """Run a manifest to its end. Raises ManifestRefusedError, UnknownFaultError, WorkdirInUseError, LocalModeError."""
     manifest = _checked(order.file)
     spec, name = manifest["spec"], manifest["metadata"]["name"]
     plan = _plan(order.faults, spec)
@@ -107,6 +107,7 @@ class Supervisor:
         self._next_snapshot = 0.0
         self._over_since: float | None = None
         self._last_decision: dict[str, Any] = {}
+        self._last_save_error: str | None = None
 
     def run(self) -> Exit:
         """Until the run is over, or stopped as asked."""
@@ -160,8 +161,17 @@ class Supervisor:
         moment = time.monotonic()
         run = read_json(self._dir.status) if moment >= self._next_snapshot else None
         if run is not None:
-            self._observer.snapshot(Snapshot(run, ask_progress(self._dir), self._last_decision))
+            progress = ask_progress(self._dir)
+            self._note_save_error(progress.get("save_error"))
+            self._observer.snapshot(Snapshot(run, progress, self._last_decision))
             self._next_snapshot = moment + SNAPSHOT_SECONDS
+
+    def _note_save_error(self, error: str | None) -> None:
+        """A failed save does not stop training, so it must not pass unseen."""
+        if error is not None and error != self._last_save_error:
+            message = f"a checkpoint could not be saved, training goes on and tries again at the next one: {error}"
+            self._tell({"type": "event", "severity": "Warning", "reason": "SaveFailed", "message": message})
+        self._last_save_error = error
 
     def _heed_stop_requests(self) -> None:
         if self._stops.count == self._told_stops:
@@ -252,7 +262,7 @@ def _plan(faults: Sequence[str], spec: Object) -> Plan:
     if not faults:
         return Plan()
     if spec.get("command"):
-        raise LocalModeError("--fault needs the steps of our trainer, and spec.command starts another program")
+        raise UnknownFaultError("--fault needs the steps of our trainer, and spec.command starts another program")
     workers = spec.get("workers", {})
     world_size = int(workers.get("replicas", 1)) * int(workers.get("devicesPerWorker", 1))
     return plan_faults(faults, int(spec["config"]["total_steps"]), world_size)
