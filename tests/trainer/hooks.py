@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from trainrun_trainer import evaluate, step
 from trainrun_trainer.storage import Before, LocalDirectory, Storage
 
@@ -66,6 +68,28 @@ def pause_at_write(rank: int, prefix: str, operation: str, marker: str) -> OpenS
                 time.sleep(0.01)
 
     return watched(before) if rank == 0 else None
+
+
+def nan_in_slot(rank: int, on_rank: int, nth: int, marker: str) -> None:
+    """The rank's nth micro-batch has a loss that is no number; `<marker><rank>` counts optimizer steps."""
+    backward, calls = step.slot_backward, 0
+
+    def poisoned(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        loss = backward(*args)
+        calls += 1
+        return loss * math.nan if calls == nth + 1 else loss
+
+    if rank == on_rank:
+        step.slot_backward = poisoned
+    optimizer_step = torch.optim.AdamW.step
+
+    def counted(self: torch.optim.AdamW) -> None:
+        with open(f"{marker}{rank}", "a") as steps:
+            steps.write(".")
+        optimizer_step(self)
+
+    torch.optim.AdamW.step = counted
 
 
 def _kill_after(is_here: bool, owner: Any, name: str, nth: int) -> None:
