@@ -27,16 +27,18 @@ RULES: tuple[Rule, ...] = (
     ending.attempt_succeeded,
     stopping.stop_done,
     stopping.stop_under_way,
-    stopping.job_queued,
     ending.node_lost,  # node signals before pod signals: pods die of their nodes
     ending.attempt_failed,
     ending.container_uncreatable,
     ending.job_deleted,
     # should it end?
     stopping.stop_wanted,
+    # it has no nodes
+    stopping.job_queued,
     running.job_missing,
     running.gang_incomplete,
     running.waiting_for_capacity,
+    # it does not get on
     ending.never_started,
     ending.stalled,
     # it goes on

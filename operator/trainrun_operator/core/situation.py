@@ -85,11 +85,10 @@ class Situation:
 
     @property
     def last_step_at(self) -> datetime | None:
-        """When the newest known step was completed."""
-        record, received = self.observed.progress.record, self.observed.progress.received_at
-        if record is None or received is None or record.step_age_seconds is None:
+        """When the newest known step was completed; steps made before a queue took the nodes do not count."""
+        if self.attempt is None:
             return None
-        return received - timedelta(seconds=record.step_age_seconds)
+        return _step_at(self.observed, self.attempt)
 
     def agent(self, index: int) -> AgentFacts | None:
         """What is known of one pod's agent; None: never asked."""
@@ -179,8 +178,8 @@ def _noted(observed: Observed, attempt: AttemptStatus) -> AttemptStatus:
         changes["nodes"] = nodes
     if attempt.scheduled_at is None and "scheduled_at" not in changes and _is_all_scheduled(pods, attempt):
         changes["scheduled_at"] = to_text(max((p.scheduled_at or observed.now) for p in pods))
-    changes |= _noted_progress(observed, attempt)
-    return attempt.model_copy(update=changes)
+    attempt = attempt.model_copy(update=changes)
+    return attempt.model_copy(update=_noted_progress(observed, attempt))
 
 
 def _noted_progress(observed: Observed, attempt: AttemptStatus) -> dict[str, object]:
@@ -192,12 +191,19 @@ def _noted_progress(observed: Observed, attempt: AttemptStatus) -> dict[str, obj
         changes["inplace_restarts"] = record.inplace_restarts
     if attempt.start_step is None and record.step is not None:
         changes["start_step"] = record.step
-    if attempt.first_step_at is None and record.step_age_seconds is not None:
-        step_at = received - timedelta(seconds=record.step_age_seconds)
-        queued = from_text(attempt.last_queued_at)
-        if queued is None or step_at > queued:  # otherwise it is a word of pods that the queue took away
-            changes["first_step_at"] = to_text(step_at)
+    step_at = _step_at(observed, attempt)
+    if attempt.first_step_at is None and step_at is not None:
+        changes["first_step_at"] = to_text(step_at)
     return changes
+
+
+def _step_at(observed: Observed, attempt: AttemptStatus) -> datetime | None:
+    record, received = observed.progress.record, observed.progress.received_at
+    if record is None or received is None or record.attempt != attempt.number or record.step_age_seconds is None:
+        return None
+    step_at = received - timedelta(seconds=record.step_age_seconds)
+    queued = from_text(attempt.last_queued_at)
+    return step_at if queued is None or step_at > queued else None
 
 
 def _is_all_scheduled(pods: list[PodFacts], attempt: AttemptStatus) -> bool:

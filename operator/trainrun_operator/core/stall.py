@@ -42,9 +42,9 @@ def measure(situation: Situation) -> Stall | None:
     """Age and limit of the newest step; None while nothing can be said (blind, before the first step)."""
     progress = situation.observed.progress
     record, received = progress.record, progress.received_at
-    if record is None or received is None or record.attempt != situation.current.number:
+    if record is None or received is None or record.step_age_seconds is None or situation.last_step_at is None:
         return None
-    if (situation.now - received).total_seconds() > FRESH_SECONDS or record.step_age_seconds is None:
+    if (situation.now - received).total_seconds() > FRESH_SECONDS:
         return None
     # the age when it was said: a step may have been made since
     return Stall(record.step_age_seconds, limit_seconds(situation, record), record.phase)

@@ -116,7 +116,7 @@ def _checkpoint_fresh(situation: Situation, status: TrainingRunStatus) -> tuple[
     """(status, reason, message) of CheckpointFresh; None before the first checkpoint."""
     if status.checkpoint.step is None:
         return None
-    if status.result is not None or open_attempt(status) is None:
+    if not _is_training(status):
         return "Unknown", "NotTraining", f"The newest durable checkpoint is that of step {status.checkpoint.step}."
     stale_at = _checkpoint_stale_at(situation, status)
     committed = from_text(status.checkpoint.committed_at)
@@ -132,10 +132,15 @@ def _checkpoint_fresh(situation: Situation, status: TrainingRunStatus) -> tuple[
 def _checkpoint_stale_at(situation: Situation, status: TrainingRunStatus) -> datetime | None:
     """When the newest checkpoint will be called stale; None if there is none, or it is already."""
     committed = from_text(status.checkpoint.committed_at)
-    if committed is None or situation.observed.run.spec is None or open_attempt(status) is None:
+    if committed is None or situation.observed.run.spec is None or not _is_training(status):
         return None
     stale_at = committed + timedelta(seconds=max(CHECKPOINT_OLDEST_SECONDS, 3 * _interval_seconds(situation)))
     return stale_at if stale_at > situation.now else None
+
+
+def _is_training(status: TrainingRunStatus) -> bool:
+    attempt = open_attempt(status)
+    return attempt is not None and attempt.first_step_at is not None
 
 
 def _interval_seconds(situation: Situation) -> float:
