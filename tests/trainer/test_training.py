@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from tests.trainer.ranks import finish, launch, start
-from tests.trainer.runs import Site, only_code, was_killed
+from tests.trainer.runs import TINY, Site, only_code, was_killed
 from tests.trainer.test_checkpoints import events, wait_for
 
 pytestmark = pytest.mark.timeout(300)
@@ -208,6 +208,7 @@ def test_what_may_not_change_on_resume_is_refused_by_name(site: Site) -> None:
 def test_export_has_equal_logits_in_plain_transformers(text: Path, tmp_path: Path) -> None:
     """Killed in the middle of the export, exported again, in several files; equal to the final checkpoint."""
     site = short(text, tmp_path, total_steps=2, export={"max_shard_bytes": 1_000_000})
+    site.changes["model"] = {"architecture": {**TINY, "num_hidden_layers": 6}}
     was_killed(site.run(2, "kill_at_write", on_rank=0, prefix="export/", nth=6), 0)
     assert not (site.store / "export" / "manifest.json").exists()
     site.finish(2)
