@@ -1,0 +1,21 @@
+"""report.html: what a run cost, what went wrong and what was done about it, on one self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainrun_operator.report.page import page
+from trainrun_operator.report.records import read
+
+__all__ = ["write_report"]
+
+FILE_NAME = "report.html"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into the run's folder (`<workdir>/<run>/`) and return its path."""
+    path = run_dir / FILE_NAME
+    temporary = path.with_name(f".{FILE_NAME}")
+    temporary.write_text(page(read(run_dir)), encoding="utf-8")
+    temporary.replace(path)
+    return path

@@ -1,0 +1,188 @@
+"""Reads a run's folder (design section 6) into one frozen value. What is missing or half written is left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainrun_api.contract import CheckpointLayout
+from trainrun_api.lineage import merge_metrics
+from trainrun_api.v1alpha1 import AttemptStatus, TrainingRunStatus
+
+from trainrun_operator.report.words import parse_time
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a worker group started: unix seconds of each phase, absent while it has not happened."""
+
+    claim: int
+    attempt: int
+    generation: int
+    parent_step: int | None
+    instants: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint that is still there."""
+
+    step: int
+    claim: int
+    manifest: Record
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Everything that the page tells."""
+
+    name: str
+    manifest: Record
+    status: TrainingRunStatus
+    created_at: datetime | None
+    ended_at: datetime | None
+    """The run's end, or the last thing that was heard of it."""
+    steps: tuple[Record, ...]
+    """One record per step, in order; may hold an `eval`."""
+    starts: tuple[Start, ...]
+    events: tuple[Record, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    data: Record
+    """The data manifest, or empty."""
+    export: Record
+    """The export's manifest, or empty."""
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """From creation to the end."""
+        if self.created_at is None or self.ended_at is None:
+            return None
+        return max(0.0, (self.ended_at - self.created_at).total_seconds())
+
+    @property
+    def attempts(self) -> list[AttemptStatus]:
+        """The attempts that status remembers (the last 20)."""
+        return self.status.attempts
+
+    @property
+    def faults(self) -> list[Record]:
+        """Faults that were asked for, as they happened."""
+        return [event for event in self.events if event.get("type") == "fault"]
+
+    @property
+    def config(self) -> Record:
+        """The resolved configuration: as trained if a checkpoint says so, else as written."""
+        if self.checkpoints:
+            return self.checkpoints[-1].manifest.get("config") or {}
+        return self.manifest.get("spec", {}).get("config") or {}
+
+
+def read(run_dir: Path) -> RunRecords:
+    """Read `<workdir>/<run>/`."""
+    store = run_dir / "checkpoints"
+    manifest = _json(run_dir / "status.json")
+    status = TrainingRunStatus.model_validate(manifest.get("status") or {})
+    events = tuple(_lines(run_dir / "events.jsonl"))
+    claims = [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := _json(path))]
+    return RunRecords(
+        name=manifest.get("metadata", {}).get("name") or run_dir.name,
+        manifest=manifest,
+        status=status,
+        created_at=parse_time(manifest.get("metadata", {}).get("creationTimestamp")),
+        ended_at=parse_time(status.ended_at) or _last_time(events),
+        steps=_steps(run_dir, store, claims),
+        starts=_starts(store, claims),
+        events=events,
+        checkpoints=_checkpoints(store),
+        data=next(
+            (
+                found
+                for path in sorted((store / CheckpointLayout.DATA).glob("*/manifest.json"))
+                if (found := _json(path))
+            ),
+            {},
+        ),
+        export=_json(store / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
+    )
+
+
+def unix(moment: datetime | None) -> float | None:
+    """Seconds since 1970."""
+    return None if moment is None else moment.timestamp()
+
+
+def from_unix(seconds: float) -> datetime:
+    """The moment of a timeline's instant."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _steps(run_dir: Path, store: Path, claims: Sequence[Record]) -> tuple[Record, ...]:
+    """Merged along the claim chain; a run without a store that we can read still has its metrics.jsonl."""
+    lines = {int(path.stem[1:]): list(_lines(path)) for path in (store / CheckpointLayout.METRICS).glob("c*.jsonl")}
+    try:
+        merged, _ = merge_metrics(claims, lines)
+    except (ValueError, KeyError):
+        merged = []
+    return tuple(merged) or tuple(_lines(run_dir / "metrics.jsonl"))
+
+
+def _starts(store: Path, claims: Sequence[Record]) -> tuple[Start, ...]:
+    starts = []
+    for claim in sorted(claims, key=lambda claim: int(claim["k"])):
+        instants = _json(store / CheckpointLayout.timeline(int(claim["k"])))
+        parent = claim.get("parent") or {}
+        starts.append(
+            Start(
+                claim=int(claim["k"]),
+                attempt=int(claim.get("attempt", 0)),
+                generation=int(claim.get("generation", 0)),
+                parent_step=parent.get("step"),
+                instants={name: float(value) for name, value in instants.items() if isinstance(value, float)},
+            )
+        )
+    return tuple(starts)
+
+
+def _checkpoints(store: Path) -> tuple[Checkpoint, ...]:
+    found = []
+    for path in store.glob(f"step-*/{CheckpointLayout.MANIFEST}"):
+        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), _json(path)
+        if place is None or not manifest:
+            continue
+        files = manifest.get("files") or {}
+        total = sum(int(file.get("size", 0)) for file in files.values() if isinstance(file, Mapping))
+        found.append(Checkpoint(step=place[0], claim=place[1], manifest=manifest, size_bytes=total))
+    return tuple(sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.claim)))
+
+
+def _last_time(events: tuple[Record, ...]) -> datetime | None:
+    return parse_time(events[-1].get("time")) if events else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:  # the last line of a run that is being written
+            continue
+        if isinstance(value, dict):
+            yield value
