@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from trainrun_operator.core import goodput, reasons
-from trainrun_operator.core.decide import RULES
+from trainrun_operator.core.choice import Rule
+from trainrun_operator.core.decide import NO_OPEN_ATTEMPT, OPEN_ATTEMPT, WHOLE_RUN
 from trainrun_operator.core.failure_policy import CAUSES, CausePolicy
 from trainrun_operator.core.rules.always import ALWAYS
 
@@ -21,7 +22,11 @@ def page() -> str:
     parts = [
         HEAD,
         "## Rules, in order: the first that applies wins\n",
-        _table(("#", "rule", "what it does"), ((str(n), f"`{r.__name__}`", _words(r)) for n, r in enumerate(RULES, 1))),
+        _rules(WHOLE_RUN),
+        "While an attempt is open:\n",
+        _rules(OPEN_ATTEMPT),
+        "While none is:\n",
+        _rules(NO_OPEN_ATTEMPT),
         "## In every pass, before the rule's own actions\n",
         _table(("rule", "what it does"), ((f"`{r.__name__}`", _words(r)) for r in ALWAYS)),
         "## Outcomes\n\nEach sets condition reason, phase, Event and log line from one place (`core/reasons.py`).\n",
@@ -32,6 +37,10 @@ def page() -> str:
         _table(("class", "seconds of"), ((f"`{k}`", v) for k, v in goodput.CLASSES.items())),
     ]
     return "\n".join(parts)
+
+
+def _rules(rules: tuple[Rule, ...]) -> str:
+    return _table(("rule", "what it does"), ((f"`{r.__name__}`", _words(r)) for r in rules))
 
 
 def _outcomes() -> Iterable[tuple[str, ...]]:

@@ -1,9 +1,9 @@
 """`decide`: what to do about a run, from one frozen snapshot. Ordered rules, the first that applies wins.
 
-Read the list from the top: it is the whole precedence. Each rule is a small pure function whose docstring is its row
-in docs/rules.md. Nothing here reads a clock, does I/O, or looks at status.phase. The status that comes
-with a Decision is written before any of its actions is carried out, and status is the only memory: whoever runs the
-next pass, after whatever crash, decides the same.
+Read the three lists from the top: they are the whole precedence. Each rule is a small pure function whose docstring is
+its row in docs/rules.md. Nothing here reads a clock, does I/O, or looks at status.phase. The status that comes with a
+Decision is written before any of its actions is carried out, and status is the only memory: whoever runs the next
+pass, after whatever crash, decides the same.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from trainrun_operator.core.rules.always import ALWAYS
 from trainrun_operator.core.situation import situate
 from trainrun_operator.core.status import settle
 
-RULES: tuple[Rule, ...] = (
-    # the run is over, or cannot be read
+WHOLE_RUN: tuple[Rule, ...] = (
     whole_run.run_deleted,
     whole_run.run_expired,
     whole_run.run_finished,
     whole_run.spec_unworkable,
-    # an open attempt: is there evidence that it has ended?
+)
+
+OPEN_ATTEMPT: tuple[Rule, ...] = (
+    # is there evidence that it has ended?
     ending.contract_unknown,
     ending.attempt_succeeded,
     stopping.stop_done,
@@ -33,19 +35,21 @@ RULES: tuple[Rule, ...] = (
     ending.job_deleted,
     # should it end?
     stopping.stop_wanted,
-    # it has no nodes
+    # does it lack nodes? Then no clock runs
     stopping.job_queued,
     running.job_missing,
     running.gang_incomplete,
     running.waiting_for_capacity,
-    # it does not get on
+    # does it stand still?
     ending.never_started,
     ending.stalled,
     # it goes on
     running.node_suspected,
     running.attempt_blind,
     running.attempt_runs,
-    # no open attempt: may the next one start?
+)
+
+NO_OPEN_ATTEMPT: tuple[Rule, ...] = (
     starting.run_suspended,
     starting.previous_run_terminating,
     starting.checkpoint_path_in_use,
@@ -58,8 +62,8 @@ def decide(observed: Observed) -> Decision:
     """Apply the first rule that has an answer; leftovers of earlier attempts are tidied up in every pass."""
     situation = situate(observed)
     tidy = () if observed.run.is_deleted else tuple(action for rule in ALWAYS for action in rule(situation))
-    for rule in RULES:
-        choice = rule(situation)
-        if choice is not None:
-            return settle(situation, rule.__name__, choice, tidy)
-    raise AssertionError("attempt_runs and attempt_starts together always answer")
+    rules = WHOLE_RUN + (OPEN_ATTEMPT if situation.attempt is not None else NO_OPEN_ATTEMPT)
+    name, choice = next(
+        (r.__name__, c) for r in rules if (c := r(situation)) is not None
+    )  # the last rule always answers
+    return settle(situation, name, choice, tidy)

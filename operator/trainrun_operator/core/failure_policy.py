@@ -143,7 +143,7 @@ def refined(finding: Finding) -> Finding:
 def _allowed(finding: Finding, policy: CausePolicy) -> int:
     """A program error is only known to repeat if it has a fingerprint; before any step it gets one more try."""
     assert policy.sightings is not None
-    if finding.cause != "ProgramError":
+    if finding.cause != "ProgramError" or policy.sightings == 1:
         return policy.sightings
     if finding.fingerprint is None:
         return 1_000_000  # nothing to compare: the budget alone limits it

@@ -79,16 +79,12 @@ class Situation:
     def step(self) -> int | None:
         """Newest completed step that is known."""
         record = self.observed.progress.record
-        if self.attempt is not None and record is not None and record.attempt == self.attempt.number:
-            return record.step
-        return None
+        return record.step if record is not None and record.attempt == self.current.number else None
 
     @property
     def last_step_at(self) -> datetime | None:
         """When the newest known step was completed; steps made before a queue took the nodes do not count."""
-        if self.attempt is None:
-            return None
-        return _step_at(self.observed, self.attempt)
+        return _step_at(self.observed, self.current)
 
     def agent(self, index: int) -> AgentFacts | None:
         """What is known of one pod's agent; None: never asked."""

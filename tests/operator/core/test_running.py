@@ -130,6 +130,12 @@ def test_half_gangs_in_a_row_wait_longer():
     assert delays[0] == pytest.approx(4 * delays[1], abs=0.01)
 
 
+def test_a_pod_beyond_the_gang_is_not_waited_for():
+    """A leftover of more workers."""
+    pods = (make_pod(0, phase="Pending"), make_pod(1, phase="Pending"), pending_pod(2))
+    assert decide(starting(pods=pods)).rule == "attempt_runs"
+
+
 def test_a_gang_that_was_complete_once_is_not_waiting():
     """A pod that vanished later is for other rules."""
     assert decide(running(pods=(make_pod(0),))).rule == "attempt_runs"

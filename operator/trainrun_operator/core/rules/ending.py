@@ -25,8 +25,6 @@ TELLING_RANK = 1
 
 def contract_unknown(situation: Situation) -> Choice | None:
     """The trainer speaks a contract schema that this operator does not know: blind, both versions named, no action."""
-    if situation.attempt is None:
-        return None
     said = [p.terminated.unknown_schema for p in situation.pods if p.terminated]
     theirs = next((s for s in [*said, situation.observed.progress.unknown_schema] if s is not None), None)
     if theirs is None:
@@ -37,8 +35,6 @@ def contract_unknown(situation: Situation) -> Choice | None:
 
 def attempt_succeeded(situation: Situation) -> Choice | None:
     """A member's termination message proves the target step and the final checkpoint: the run succeeded."""
-    if situation.attempt is None:
-        return None
     has_job_succeeded = situation.job is not None and situation.job.has_succeeded
     said = verdict.is_success(situation.pods, has_job_succeeded=has_job_succeeded)
     if said is None:
@@ -49,8 +45,6 @@ def attempt_succeeded(situation: Situation) -> Choice | None:
 
 def node_lost(situation: Situation) -> Choice | None:
     """A node is gone, or not Ready with a silent agent and a step that stands still: abort and go on elsewhere."""
-    if situation.attempt is None:
-        return None
     lost = nodes.judge(situation).lost
     if not lost:
         return None
@@ -61,8 +55,6 @@ def node_lost(situation: Situation) -> Choice | None:
 def attempt_failed(situation: Situation) -> Choice | None:
     """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
     A bare program error waits 2 s for other pods' words."""
-    if situation.attempt is None:
-        return None
     finding = verdict.root_cause(situation.pods)
     if finding is None:
         return None
@@ -76,8 +68,6 @@ def attempt_failed(situation: Situation) -> Choice | None:
 
 def container_uncreatable(situation: Situation) -> Choice | None:
     """An image cannot be pulled or a container cannot be created: the run fails fast, naming the image or key."""
-    if situation.attempt is None:
-        return None
     trouble = containers.trouble(situation)
     if trouble is None:
         return None
@@ -89,8 +79,8 @@ def container_uncreatable(situation: Situation) -> Choice | None:
 
 def job_deleted(situation: Situation) -> Choice | None:
     """Somebody deleted the attempt's job: its pods may finish saving, then a new attempt starts, free."""
-    attempt = situation.attempt
-    if attempt is None or attempt.job_uid is None or situation.job is not None:
+    attempt = situation.current
+    if attempt.job_uid is None or situation.job is not None:
         return None
     leaving = _leaves_by(situation)
     if leaving is not None and situation.now < leaving:
@@ -101,8 +91,6 @@ def job_deleted(situation: Situation) -> Choice | None:
 
 def never_started(situation: Situation) -> Choice | None:
     """No step within health.startupTimeoutSeconds after all pods have nodes: one more try, then the run fails."""
-    if situation.attempt is None:
-        return None
     deadline = stall.startup_deadline(situation)
     if deadline is None or situation.now < deadline:
         return None
@@ -115,8 +103,6 @@ def never_started(situation: Situation) -> Choice | None:
 
 def stalled(situation: Situation) -> Choice | None:
     """A fresh answer shows the last step older than the phase's limit: abort and restart. Blind is not stalled."""
-    if situation.attempt is None:
-        return None
     measured = stall.measure(situation)
     if measured is None or not measured.is_stalled:
         return None

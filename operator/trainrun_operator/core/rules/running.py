@@ -22,8 +22,8 @@ CREATED_SEEN_SECONDS = 5.0
 def job_missing(situation: Situation) -> Choice | None:
     """The attempt is on record and its job does not exist yet: it is created (again after a crash); a refusal by the
     cluster is told and repeated every minute; a job of that name with another owner is waited for."""
-    attempt = situation.attempt
-    if attempt is None or situation.job is not None:
+    attempt = situation.current
+    if situation.job is not None:
         return None
     foreign = [j.name for j in situation.observed.jobs if j.name == attempt.job]
     if foreign:
@@ -42,8 +42,6 @@ def job_missing(situation: Situation) -> Choice | None:
 def gang_incomplete(situation: Situation) -> Choice | None:
     """A part of the gang holds nodes for 5 minutes while the rest waits: all are given back, and asked for again
     after a jittered back-off, so that two such runs do not block each other for ever."""
-    if situation.attempt is None:
-        return None
     waiting = capacity.waiting(situation)
     if waiting is None or waiting.gives_up_at is None or situation.now < waiting.gives_up_at:
         return None
@@ -63,8 +61,6 @@ def gang_incomplete(situation: Situation) -> Choice | None:
 
 def waiting_for_capacity(situation: Situation) -> Choice | None:
     """Pods wait for nodes: free, clocks stopped, with the scheduler's own message."""
-    if situation.attempt is None:
-        return None
     waiting = capacity.waiting(situation)
     if waiting is None:
         return None
@@ -74,8 +70,6 @@ def waiting_for_capacity(situation: Situation) -> Choice | None:
 
 def node_suspected(situation: Situation) -> Choice | None:
     """A node is not Ready, but the run moves, the agent answers, or too many are at once: watch closely, do nothing."""
-    if situation.attempt is None:
-        return None
     suspect = nodes.judge(situation).suspect
     if not suspect:
         return None
@@ -86,21 +80,19 @@ def node_suspected(situation: Situation) -> Choice | None:
 
 def attempt_blind(situation: Situation) -> Choice | None:
     """No agent answers for a minute while the pods live: said, not acted upon."""
-    if situation.attempt is None or situation.attempt.first_step_at is None:
+    if situation.current.first_step_at is None:
         return None
     since = stall.blind_since(situation)
     if since is None or situation.now < since + timedelta(seconds=stall.BLIND_SECONDS):
         return None
     why = sorted({a.blind_because for a in situation.observed.progress.agents.values() if a.blind_because})
-    facts = {"attempt": situation.attempt.number, "why": ", ".join(why) or "no answer"}
+    facts = {"attempt": situation.current.number, "why": ", ".join(why) or "no answer"}
     return Choice(reasons.RUNNING_BLIND, facts, is_suspect=True)
 
 
-def attempt_runs(situation: Situation) -> Choice | None:
+def attempt_runs(situation: Situation) -> Choice:
     """The attempt starts or trains; the poller watches its thresholds."""
-    attempt = situation.attempt
-    if attempt is None:
-        return None
+    attempt = situation.current
     facts = {"attempt": attempt.number}
     wake = earliest(stall.startup_deadline(situation), time_limit_at(situation), _blind_at(situation))
     if attempt.first_step_at is None:

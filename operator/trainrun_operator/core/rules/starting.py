@@ -12,15 +12,13 @@ from trainrun_operator.core.times import from_text
 
 def run_suspended(situation: Situation) -> Choice | None:
     """spec.suspend: nothing runs until it is false again; then the next attempt resumes."""
-    if situation.attempt is not None or not situation.spec.suspend:
+    if not situation.spec.suspend:
         return None
     return Choice(reasons.SUSPENDED)
 
 
 def previous_run_terminating(situation: Situation) -> Choice | None:
     """Jobs or pods of a deleted run of the same name are still there: wait, then resume from its checkpoints."""
-    if situation.attempt is not None:
-        return None
     observed = situation.observed
     left = [f"job {j.name}" for j in observed.jobs if not j.is_owned]
     left += [f"pod {p.name}" for p in observed.pods if not p.is_owned and not p.has_ended]
@@ -32,7 +30,7 @@ def previous_run_terminating(situation: Situation) -> Choice | None:
 def checkpoint_path_in_use(situation: Situation) -> Choice | None:
     """An older live run writes to the same checkpoint.path: the younger one is refused until it is over."""
     rival = situation.observed.rival
-    if situation.attempt is not None or rival is None:
+    if rival is None:
         return None
     return Choice(reasons.CHECKPOINT_PATH_IN_USE, {"rival": f"{rival.namespace}/{rival.name}"})
 
@@ -40,16 +38,14 @@ def checkpoint_path_in_use(situation: Situation) -> Choice | None:
 def restart_delayed(situation: Situation) -> Choice | None:
     """A back-off is on record: after program failures 10 s doubling to 10 min, after half a gang jittered."""
     at = from_text(situation.status.next_attempt_at)
-    if situation.attempt is not None or at is None or situation.now >= at:
+    if at is None or situation.now >= at:
         return None
     facts = {"attempt": attempts.next_number(situation.observed), "at": situation.status.next_attempt_at}
     return Choice(reasons.BACKING_OFF, facts, wake=at)
 
 
-def attempt_starts(situation: Situation) -> Choice | None:
+def attempt_starts(situation: Situation) -> Choice:
     """Nothing stands against it: the next attempt is put on record, then its job is created."""
-    if situation.attempt is not None:
-        return None
     last = situation.status.attempts[-1] if situation.status.attempts else None
     replicas = situation.spec.workers.replicas
     excluded = nodes.excluded_now(situation.status, situation.observed.nodes, situation.now)

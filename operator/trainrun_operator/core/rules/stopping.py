@@ -20,8 +20,8 @@ OVERRUN_SECONDS = 60.0
 
 def stop_done(situation: Situation) -> Choice | None:
     """A save stop is complete (no job, no living pod), or its time is over: the attempt ends, free."""
-    attempt = situation.attempt
-    if attempt is None or attempt.stop is None:
+    attempt = situation.current
+    if attempt.stop is None:
         return None
     is_gone = situation.job is None and not _saving(situation)
     if not is_gone and situation.now < _stop_deadline(situation):
@@ -36,8 +36,8 @@ def stop_done(situation: Situation) -> Choice | None:
 
 def stop_under_way(situation: Situation) -> Choice | None:
     """A save stop is on record: the job is deleted, pods get the grace period to save, nobody is forced."""
-    attempt = situation.attempt
-    if attempt is None or attempt.stop is None:
+    attempt = situation.current
+    if attempt.stop is None:
         return None
     facts = {"attempt": attempt.number, "why": attempt.stop.message}
     return Choice(reasons.STOPPING, facts, actions=_save(situation), wake=_stop_deadline(situation))
@@ -45,7 +45,7 @@ def stop_under_way(situation: Situation) -> Choice | None:
 
 def job_queued(situation: Situation) -> Choice | None:
     """A queue (Kueue) suspends the job: queued or preempted, free, all clocks stopped, same attempt afterwards."""
-    if situation.attempt is None or situation.job is None or not situation.job.is_suspended:
+    if situation.job is None or not situation.job.is_suspended:
         return None
     had_nodes = bool(situation.current.nodes)
     outcome = reasons.PREEMPTED if had_nodes else reasons.QUEUED
@@ -55,8 +55,6 @@ def job_queued(situation: Situation) -> Choice | None:
 def stop_wanted(situation: Situation) -> Choice | None:
     """Suspension, restartToken, a changed number of workers, a path in use by an older run, a marked node or an
     overrun time limit: save and stop; the request is on record before the job is touched."""
-    if situation.attempt is None:
-        return None
     wanted = _wanted(situation)
     if wanted is None:
         return None
