@@ -30,6 +30,7 @@ def main(config: TrainConfig, store: str) -> None:
 
     Metrics.step = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as scratch:
+        os.makedirs(os.path.join(store, "data"), exist_ok=True)
         os.symlink(os.path.join(store, "data"), os.path.join(scratch, "data"))
         os.environ.update({
             Env.RUN: "speed", Env.RUN_UID: "speed", Env.ATTEMPT: "0", Env.CONFIG: config.model_dump_json(),

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / "demo"
 RUN = "kjv-small"
 FAULTS = ("kill-worker@step=60", "lose-node@step=120", "corrupt-checkpoint@latest")
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 
 def train(name: str, faults: tuple[str, ...]) -> Path:
@@ -88,7 +88,7 @@ def show_recovery(run: Path) -> None:
 
     table = Table(title="fault -> next optimizer step, seconds", title_justify="left")
     for column in ("fault", "what the operator saw", *PHASES, "total"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for r in recoveries(run):
         cells = [f"{r.seconds[p]:.2f}" if p in r.seconds else "-" for p in PHASES]
         table.add_row(r.fault, r.cause, *cells, f"{r.total_seconds:.2f}")

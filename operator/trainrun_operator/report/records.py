@@ -40,6 +40,15 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Replays:
+    """Steps that ran again after a resume."""
+
+    number: int
+    diverged: tuple[int, ...]
+    """Those whose loss was not the same to the last bit."""
+
+
+@dataclass(frozen=True)
 class RunRecords:
     """Everything that the page tells."""
 
@@ -51,6 +60,7 @@ class RunRecords:
     """The run's end, or the last thing that was heard of it."""
     steps: tuple[Record, ...]
     """One record per step, in order; may hold an `eval`."""
+    replays: Replays
     starts: tuple[Start, ...]
     events: tuple[Record, ...]
     checkpoints: tuple[Checkpoint, ...]
@@ -91,13 +101,15 @@ def read(run_dir: Path) -> RunRecords:
     status = TrainingRunStatus.model_validate(manifest.get("status") or {})
     events = tuple(_lines(run_dir / "events.jsonl"))
     claims = [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := _json(path))]
+    steps, replays = _steps(run_dir, store, claims)
     return RunRecords(
         name=manifest.get("metadata", {}).get("name") or run_dir.name,
         manifest=manifest,
         status=status,
         created_at=parse_time(manifest.get("metadata", {}).get("creationTimestamp")),
         ended_at=parse_time(status.ended_at) or _last_time(events),
-        steps=_steps(run_dir, store, claims),
+        steps=steps,
+        replays=replays,
         starts=_starts(store, claims),
         events=events,
         checkpoints=_checkpoints(store),
@@ -123,14 +135,17 @@ def from_unix(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _steps(run_dir: Path, store: Path, claims: Sequence[Record]) -> tuple[Record, ...]:
+def _steps(run_dir: Path, store: Path, claims: Sequence[Record]) -> tuple[tuple[Record, ...], Replays]:
     """Merged along the claim chain; a run without a store that we can read still has its metrics.jsonl."""
     lines = {int(path.stem[1:]): list(_lines(path)) for path in (store / CheckpointLayout.METRICS).glob("c*.jsonl")}
     try:
-        merged, _ = merge_metrics(claims, lines)
+        merged, diverged = merge_metrics(claims, lines)
     except (ValueError, KeyError):
-        merged = []
-    return tuple(merged) or tuple(_lines(run_dir / "metrics.jsonl"))
+        merged, diverged = [], []
+    if not merged:
+        return tuple(_lines(run_dir / "metrics.jsonl")), Replays(0, ())
+    ran = [line["step"] for group in lines.values() for line in group if line.get("loss_hex") is not None]
+    return tuple(merged), Replays(len(ran) - len(set(ran)), tuple(sorted({int(one["step"]) for one in diverged})))
 
 
 def _starts(store: Path, claims: Sequence[Record]) -> tuple[Start, ...]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from trainrun_operator.report.records import Record, RunRecords, from_unix, unix
 from trainrun_operator.report.recovery import Recovery
-from trainrun_operator.report.words import count, duration, figure, parse_time, percent, plural
+from trainrun_operator.report.words import count, duration, figure, parse_time, percent, plural, times
 
 ENDINGS = {"Restarting", "Failed", "AttemptStopped", "GangIncomplete"}
 """Reasons of decisions that end an attempt."""
@@ -120,7 +120,19 @@ def _interruptions(records: RunRecords, recoveries: Sequence[Recovery]) -> str:
     ]
     told = " and ".join(kind for kind in kinds if kind)
     cost = f"{duration(seconds)} to the next step in all, {plural(repeated, 'step')} done again"
-    return f"It was interrupted {plural(len(recoveries), 'time')}: {told}, {cost}; each step counts once."
+    return f"It was interrupted {times(len(recoveries))}: {told}, {cost}; each step counts once."
+
+
+def proof(records: RunRecords) -> str:
+    """Whether steps that ran again gave the same losses."""
+    replays = records.replays
+    if not replays.number:
+        return ""
+    again = f"{plural(replays.number, 'step')} ran again after a resume"
+    if not replays.diverged:
+        return f"{again}, each with the same loss to the last bit."
+    steps = ", ".join(str(step) for step in replays.diverged[:5])
+    return f"{again}; {len(replays.diverged)} of them with another loss (steps {steps}), see ReplayDiverged below."
 
 
 def tiles(records: RunRecords) -> list[tuple[str, str, str]]:
@@ -142,7 +154,7 @@ def tiles(records: RunRecords) -> list[tuple[str, str, str]]:
         best = min(points, key=lambda point: point[1])
         out.append((f"Perplexity {source}", figure(best[1]), f"held out, best, step {best[0]:,.0f}"))
     out += [
-        ("Effective time", percent(status.goodput.ettr), "training share of wall time"),
+        ("Effective time (ETTR)", percent(status.goodput.ettr), "training share of wall time"),
         ("Wall time", duration(records.wall_seconds), "creation to end"),
         (
             "Attempts",
@@ -155,11 +167,16 @@ def tiles(records: RunRecords) -> list[tuple[str, str, str]]:
 
 
 def chronicle(records: RunRecords, most: int = 300) -> list[Record]:
-    """Decisions, actions and faults, newest `most`; Events repeat decisions and are left out."""
+    """Decisions, actions, faults and what else was told, newest `most`; Events that repeat a decision are left out."""
+    decided = {
+        (event.get("reason"), event.get("message")) for event in records.events if event.get("type") == "decision"
+    }
     told = [
-        event for event in records.events
-        if event.get("type") != "event" and event.get("reason") != "RecordEvent"
-    ]  # fmt: skip
+        event
+        for event in records.events
+        if event.get("reason") != "RecordEvent"
+        and (event.get("type") != "event" or (event.get("reason"), event.get("message")) not in decided)
+    ]
     return told[-most:]
 
 

@@ -77,6 +77,11 @@ def of_day(moment: datetime | None) -> str:
     return UNKNOWN if moment is None else moment.astimezone(UTC).strftime("%H:%M:%S")
 
 
+def times(number: int) -> str:
+    """`once`, `twice`, `3 times`."""
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
 def plural(number: int, one: str, many: str | None = None) -> str:
     """`1 restart`, `2 restarts`."""
     return f"{number} {one if number == 1 else many or one + 's'}"
