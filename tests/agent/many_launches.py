@@ -5,16 +5,16 @@ Arguments: a folder (each code gets a progress folder below it), then the codes.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-from trainrun_api.contract import Env
 from trainrun_trainer import launcher
+from trainrun_trainer.launcher_group import launch
 
 if __name__ == "__main__":
+    launcher.prepare_environment()
+    launcher.start_fork_server(["trainrun_trainer.launcher_group"])
     for code in sys.argv[2:]:
         folder = Path(sys.argv[1]) / code
         folder.mkdir(parents=True)
-        os.environ[Env.PROGRESS_DIR] = str(folder)
-        launcher.launch("tests.agent.returning_worker:run", ["trainrun_trainer.launcher_agent"])
+        launch("tests.agent.returning_worker:run", str(folder), "forkserver")

@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def small_launcher(
-    entry: str = "tests.agent.small_worker:run", preload: str = "trainrun_trainer.launcher_agent"
+    entry: str = "tests.agent.small_worker:run", preload: str = "trainrun_trainer.launcher_group"
 ) -> list[str]:
     """Our launcher with a worker that needs no model."""
     return [sys.executable, "-m", "trainrun_trainer.launcher", "--entry", entry, "--preload", preload]

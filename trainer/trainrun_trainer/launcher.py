@@ -1,65 +1,30 @@
 """`python -m trainrun_trainer.launcher [--entry module:function]`: starts this pod's workers by torchelastic.
 
-Between agent and workers: joins the rendezvous that PET_* describes, starts workers from a fork server that has done
-the imports, restarts them in place where `launcher_policy` allows, and writes `result.json` as its last word.
+Three processes stand between agent and workers, so that torch is imported once per pod: this small one, the fork
+server that it starts, which does all imports, and the launcher proper (launcher_group.py), which is forked from the
+server as the workers are. The kernel ends each with the one before it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
-import socket
+import signal
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from trainrun_api.contract import Env, ProgressFile
 
 from trainrun_trainer.accelerators import PRELOAD, START_METHOD
-from trainrun_trainer.agent import files
-from trainrun_trainer.launcher_worker import crash_facts, run_worker
+from trainrun_trainer.agent import files, proctree
 
 DEFAULT_ENTRY = "trainrun_trainer.worker:run"
 PRELOAD_FIRST = "trainrun_trainer.launcher_preload"
 """Ties the fork server to this process before the long imports begin."""
-FIRST_JOIN_SECONDS = 1800
-"""Peers may still pull their image; the run's startup limit is shorter where it matters."""
-STORE_SECONDS = 60
-EXIT_BARRIER_SECONDS = 60.0
-MONITOR_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class Group:
-    """This pod's place in the worker group, as training-operator tells it."""
-
-    endpoint: str
-    run_id: str
-    min_pods: int
-    max_pods: int
-    workers_per_pod: int
-    is_host: bool
-
-
-def group_from_env() -> Group:
-    """Parse PET_*. Raises SystemExit with a sentence where a number is none."""
-    low, _, high = os.environ.get("PET_NNODES", "1").partition(":")
-    try:
-        return Group(
-            endpoint=os.environ.get("PET_RDZV_ENDPOINT") or "127.0.0.1:0",
-            run_id=os.environ.get("PET_RDZV_ID") or "local",
-            min_pods=int(low),
-            max_pods=int(high or low),
-            workers_per_pod=int(os.environ.get("PET_NPROC_PER_NODE", "1")),
-            is_host=os.environ.get(Env.POD_INDEX, "0") == "0",
-        )
-    except ValueError as error:
-        raise SystemExit(f"PET_NNODES must be MIN:MAX and PET_NPROC_PER_NODE a number: {error}") from error
 
 
 def prepare_environment() -> None:
@@ -78,122 +43,43 @@ def prepare_environment() -> None:
 
 
 def start_fork_server(preload: Sequence[str]) -> None:
-    """Let the imports begin now, while this process imports torch and finds its peers."""
+    """Let the imports begin now; processes that are asked for meanwhile wait for their end."""
     multiprocessing.set_forkserver_preload([PRELOAD_FIRST, *preload])
     multiprocessing.forkserver.ensure_running()
 
 
-def local_address(endpoint: str) -> str:
-    """The address by which the rendezvous host sees this pod; needs no name of our own. Sends nothing."""
-    host, _, port = endpoint.rpartition(":")
-    family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port) or 1, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.connect(address)
-        return str(probe.getsockname()[0])
+def launch_forked(entry: str, progress_dir: str) -> None:
+    """The launcher proper, in a process of the fork server; workers come from the same server."""
+    gc.freeze()
+    gc.enable()
+    proctree.die_with_parent()
+    # the server runs, or we would not; the library does not know that here and would start another one
+    multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
+    from trainrun_trainer.launcher_group import launch
+
+    sys.exit(launch(entry, progress_dir, "forkserver"))
 
 
-def make_agent(group: Group, entry: str, progress_dir: str, method: str) -> Any:
-    """Join the rendezvous' store and build the elastic agent. Imports torch."""
-    from torch.distributed.elastic.agent.server.api import WorkerSpec
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.rendezvous import RendezvousParameters, dynamic_rendezvous
-    from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
-
-    from trainrun_trainer.launcher_agent import MANY_ROUNDS, InPlaceAgent
-
-    address = local_address(group.endpoint)
-    parameters = RendezvousParameters(
-        backend="c10d",
-        endpoint=group.endpoint,
-        run_id=group.run_id,
-        min_nodes=group.min_pods,
-        max_nodes=group.max_pods,
-        local_addr=address,
-        is_host=group.is_host,
-        join_timeout=FIRST_JOIN_SECONDS,
-        last_call_timeout=1,
-        close_timeout=5,
-        read_timeout=STORE_SECONDS,
-        keep_alive_interval=1,
-        keep_alive_max_attempt=3,
-    )
-    handler: Any = get_rendezvous_handler(parameters)
-    pause = min(1.0, 0.05 + group.max_pods / 500)
-    # torchelastic looks at its shared state once a second; a few pods may look more often, a thousand may not
-    handler._state_holder._cache_duration = pause
-    dynamic_rendezvous._delay = lambda seconds: time.sleep(pause)  # type: ignore[attr-defined]
-    spec = WorkerSpec(
-        role="worker",
-        local_world_size=group.workers_per_pod,
-        entrypoint=run_worker,
-        args=(entry, progress_dir),
-        rdzv_handler=handler,
-        max_restarts=MANY_ROUNDS,
-        monitor_interval=MONITOR_SECONDS,
-        local_addr=address,
-    )
-    return InPlaceAgent(
-        spec=spec,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        start_method=method,
-        exit_barrier_timeout=EXIT_BARRIER_SECONDS,
-        shutdown_timeout=1,
-        progress_dir=progress_dir,
-    )
-
-
-def launch(entry: str, preload: Sequence[str]) -> int:
-    """Run this pod's workers to their end and write the result; 0 if every worker returned an outcome."""
+def run(entry: str, preload: Sequence[str]) -> int:
+    """Launch by the accelerator's start method; the launcher's exit code, or its signal again."""
     progress_dir = os.environ[Env.PROGRESS_DIR]
-    files.write_json(
-        progress_dir, ProgressFile.LAUNCHER, {"state": "importing", "generation": 0, "inplace_restarts": 0}
-    )
+    facts = {"state": "importing", "generation": 0, "inplace_restarts": 0}
+    files.write_json(progress_dir, ProgressFile.LAUNCHER, facts)
     prepare_environment()
     method = START_METHOD[os.environ.get(Env.ACCELERATOR, "cpu")]
-    if method == "forkserver":
-        start_fork_server(preload)
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.rendezvous import RendezvousError
+    if method != "forkserver":
+        from trainrun_trainer.launcher_group import launch
 
-    agent: Any = None
-    lost: dict[str, Any] | None = None
-    try:
-        agent = make_agent(group_from_env(), entry, progress_dir, method)
-        agent.run()
-    except SignalException as error:
-        lost = {"message": f"the launcher was asked to end by {error.sigval.name}", "signal": int(error.sigval)}
-    except Exception as error:  # torchelastic's many kinds, and our own bugs: each must reach the message
-        lost = crash_facts(error)
-        lost["collateral"] = lost["collateral"] or isinstance(error, RendezvousError)  # closed, timed out, store gone
-        lost["message"] = f"the worker group cannot go on: {lost['message']}"
-    finally:
-        if agent is not None:
-            close(agent)
-    write_result(progress_dir, agent, lost)
-    return 0 if agent is not None and agent.outcomes and not agent.failures else 1
-
-
-def close(agent: Any) -> None:
-    """Close the rendezvous, so that peers that would restart end too."""
-    agent.get_worker_group().spec.rdzv_handler.shutdown()
-
-
-def write_result(progress_dir: str, agent: Any, lost: dict[str, Any] | None) -> None:
-    """result.json: outcomes and failures of the last generation, or why the group was lost."""
-    failures = [asdict(f) for f in agent.failures] if agent is not None else []
-    if lost is not None and not failures:
-        failures = [{"exit_code": 1, "failed_monotonic": time.monotonic(), **lost}]
-    reason = getattr(agent, "not_restarted_because", None)
-    for failure in failures:
-        if reason is not None:
-            failure["message"] += f"; not restarted in place: {reason}"
-    result = {
-        "outcomes": agent.outcomes if agent is not None else [],
-        "failures": failures,
-        "history": agent.history if agent is not None else [],
-        "inplace_restarts": agent.generation if agent is not None else 0,
-    }
-    files.write_json(progress_dir, ProgressFile.RESULT, result)
+        return launch(entry, progress_dir, method)
+    start_fork_server(preload)
+    process = multiprocessing.get_context("forkserver").Process(target=launch_forked, args=(entry, progress_dir))
+    process.start()
+    process.join()
+    code = process.exitcode if process.exitcode is not None else 1
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,11 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--entry", default=DEFAULT_ENTRY, help="module:function that each worker calls")
     parser.add_argument("--preload", default=",".join(PRELOAD), help="modules of the fork server, by comma")
     parsed = parser.parse_args(arguments)
-    return launch(parsed.entry, [name for name in parsed.preload.split(",") if name])
+    return run(parsed.entry, [name for name in parsed.preload.split(",") if name])
 
 
 if __name__ == "__main__":
-    # workers need nothing of this module's main part; multiprocessing would run it again in each of them
+    # Workers need nothing of the main module, and multiprocessing would run it again in each of them. What they do need
+    # is pickled by its module's name, so it must not be this one's.
     sys.modules["__main__"].__spec__ = None
     del sys.modules["__main__"].__file__
-    sys.exit(main())
+    from trainrun_trainer import launcher
+
+    sys.exit(launcher.main())

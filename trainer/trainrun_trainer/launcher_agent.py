@@ -51,6 +51,7 @@ class InPlaceAgent(LocalElasticAgent):
         """Replace launcher.json: what the agent needs for its answers and for stops."""
         facts = {
             "state": state,
+            "pid": os.getpid(),
             "generation": self.generation,
             "inplace_restarts": self.generation,
             "history": self.history[-20:],
