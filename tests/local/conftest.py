@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-WORKDIR_MARK = "TRAINRUN_TEST_WORKDIR"
+WORKDIR_MARK = "LOCAL_TEST_WORKDIR"
 """Set in the environment of what a test starts; its pods and their workers inherit it."""
 
 

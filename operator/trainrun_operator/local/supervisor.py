@@ -38,6 +38,7 @@ from trainrun_operator.local.state import (
 from trainrun_operator.local.stopping import StopRequests
 from trainrun_operator.local.tailing import Follower
 from trainrun_operator.local.workdir import lock_workdir
+from trainrun_operator.report import write_report
 
 TICK_SECONDS = 0.05
 """How fast a held worker is noticed; a tick reads a few small files."""
@@ -96,6 +97,7 @@ class Supervisor:
     ) -> None:
         self._dir = run_dir
         self._desired = desired
+        self._wanted: Object = desired["manifest"]
         self._observer = observer
         self._stops = stops
         self._told_stops = 0
@@ -190,14 +192,14 @@ class Supervisor:
 
     def _wish_suspended(self) -> None:
         manifest = self._desired["manifest"]
-        stopped = {**manifest, "spec": {**manifest["spec"], "suspend": True}}
-        write_json(self._dir.desired, {**self._desired, "manifest": stopped})
+        self._wanted = {**manifest, "spec": {**manifest["spec"], "suspend": True}}
+        write_json(self._dir.desired, {**self._desired, "manifest": self._wanted})
 
     def _exit_code(self) -> Exit | None:
         """None while the run goes on."""
         run = read_json(self._dir.status)
         status = (run or {}).get("status") or {}
-        if run is None or status.get("observedGeneration") != run["metadata"]["generation"]:
+        if run is None or not self._is_heeded(run):
             if self._stops.count > 2 and not live_pods(self._dir):
                 return self._say_stopped()
             return None
@@ -208,6 +210,12 @@ class Supervisor:
         if is_resting or (self._stops.count > 2 and not live_pods(self._dir)):
             return self._say_stopped()
         return None
+
+    def _is_heeded(self, run: Object) -> bool:
+        """Whether the operator has seen what we want now: what it says of an earlier wish is old news."""
+        wanted = self._wanted["spec"]
+        observed = (run.get("status") or {}).get("observedGeneration")
+        return bool(run["spec"] == wanted and observed == run["metadata"]["generation"])
 
     def _is_cleared_away(self) -> bool:
         """After the verdict: no pod lives. What the operator does not end in time is killed."""
@@ -242,6 +250,7 @@ class Supervisor:
         for line in self._events.read():
             self._observer.event(line)
         self._observer.close()
+        write_report(self._dir.root)
 
 
 def _checked(file: Path) -> Object:
