@@ -46,7 +46,7 @@ class Agent:
         }
         self._steps = progress.StepClock()
         self._tail = Tail()
-        self._sampler = Sampler(devices.reader(settings.accelerator))
+        self._sampler = Sampler()
         self._peers = Peers(settings.peers if settings.pod_index == 0 else (), settings.pod_index)
         self._signals = 0
         self._stop: Optional[Stop] = None
@@ -63,6 +63,7 @@ class Agent:
         if refusal is None:
             pumping = pump(keeper.output_r, 1, self._tail)
             self._peers.start()
+            self._sampler = Sampler(devices.reader(self._settings.accelerator))  # may start a thread: after the fork
             threading.Thread(target=self._sample_for_ever, name="samples", daemon=True).start()
             refusal = self._wait_for_rendezvous()
             if refusal is None and not self._asked_to_stop():

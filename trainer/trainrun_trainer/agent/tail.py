@@ -12,16 +12,19 @@ TAIL_LINES = 200
 TAIL_LINE_BYTES = 2000
 """A longer line is cut in the tail (never in the pod's output)."""
 
-_SECRET = re.compile(
-    r"""(?ix) (?P<name> ["']? [\w.-]* (?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY) [\w.-]* ["']? )
-    (?P<sep> \s*[=:]\s* )
-    (?: (?P<quote>["']) .*? (?P=quote) | (?:bearer\s+|basic\s+)? [^\s,;&"'}\])]+ )"""
+_NAME = (
+    r"[A-Z0-9_.-]*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY)[A-Z0-9_.-]*"  # as an environment variable
+    r"|(?i:[\w.-]*(?:secret|password|passwd|credential)[\w.-]*)"
+    r"|[\w.-]*[_.-](?i:token|key)|\w*[a-z](?:Token|Key)"  # hf_token, apiKey; neither tokens nor num_key_value_heads
+    r"|(?i:token|key)(?==)"
 )
+_VALUE = r"""(?P<quote>["']).*?(?P=quote)|(?i:(?:bearer|basic)\s+)?[^\s,;&"'}\])]+"""
+_SECRET = re.compile(r"""(?<![\w.-])(?P<name>(?:%s)["']?)(?P<sep>\s*[=:]\s*)(?:%s)""" % (_NAME, _VALUE))
 _URL_PASSWORD = re.compile(r"(?i)(\w+://[^/\s:@]*):[^/\s@]+@")
 
 
 def redact(text: str) -> str:
-    """Hide values of names that hold TOKEN, SECRET, PASSWORD or KEY, and passwords in URLs."""
+    """Hide values whose name says token, secret, password, credential or key, and passwords in URLs."""
     text = _SECRET.sub(lambda m: m.group("name") + m.group("sep") + "***", text)
     return _URL_PASSWORD.sub(r"\1:***@", text)
 
