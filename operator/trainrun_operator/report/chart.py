@@ -14,6 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 86, 14, 34
 MOST_POINTS = 400
 """A line of more points is drawn as the mean of buckets, with their range behind it."""
 
+SMALLEST_SPAN = 1e-12
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -78,7 +80,10 @@ def line_chart(
 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """About `wanted` round numbers between `low` and `high`; at least two, around them if none lies between."""
-    span = high - low or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low
+    if span <= 1e-9 * size or span < SMALLEST_SPAN:  # a flat line, as far as floats can tell
+        span = max(size, SMALLEST_SPAN)
     raw = span / wanted
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(magnitude * factor for factor in (1, 2, 2.5, 5, 10) if magnitude * factor >= raw * 0.999)
@@ -87,7 +92,7 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
     if last - first < 1:
         first, last = math.floor(low / step), math.ceil(high / step)
         last = max(last, first + 1)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [index * step for index in range(first, last + 1)]
 
 
 def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float, float, float]]:
