@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from trainrun_api.contract import Label
 from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, StopStatus, TrainingRunStatus
 
 from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
@@ -48,7 +49,13 @@ def started(situation: Situation, excluded: tuple[str, ...]) -> tuple[TrainingRu
         restart_token=situation.spec.restart_token,
     )
     history = [*situation.status.attempts, attempt][-ATTEMPTS_KEPT:]
-    update = {"attempt": number, "attempts": history, "next_attempt_at": None}
+    update = {
+        "attempt": number,
+        "attempts": history,
+        "next_attempt_at": None,
+        "replicas": attempt.replicas,
+        "selector": f"{Label.RUN}={observed.run.name}",
+    }
     return situation.status.model_copy(update=update), attempt
 
 

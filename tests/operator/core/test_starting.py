@@ -31,7 +31,8 @@ def test_the_first_attempt_is_number_0():
     entry = decision.status["attempts"][0]
     assert (entry["number"], entry["job"], entry["generation"], entry["replicas"]) == (0, "a-a0", 1, 2)
     assert "jobUID" not in entry
-    assert decision.status["attempt"] == 0
+    assert (decision.status["attempt"], decision.status["replicas"]) == (0, 2)
+    assert decision.status["selector"] == "trainrun.dev/run=a"
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,12 @@ STUCK_SECONDS = 5.0
 
 def superseded_jobs(situation: Situation) -> tuple[Action, ...]:
     """Jobs of attempts that are over are deleted in every pass, with their pods at grace 1."""
-    open_number = situation.attempt.number if situation.attempt else None
-    newest = situation.status.attempt
+    attempt = situation.attempt
     return tuple(
         StopJob(job.name, job.uid, "abort", ABORT_GRACE_SECONDS)
         for job in situation.observed.jobs
-        if job.is_owned and not job.is_deleting and newest is not None
-        if job.attempt <= newest and job.attempt != open_number and not _is_kept(situation, job)
+        if job.is_owned and not job.is_deleting and not _is_kept(situation, job)
+        if attempt is None or job.attempt < attempt.number
     )
 
 
