@@ -78,9 +78,9 @@ def _row(path: str, schema: dict[str, Any], required: bool) -> str:
         words.append("one of " + ", ".join(f"`{value}`" for value in schema["enum"]))
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None:
-        words.append(f"more than {low:g}" if schema.get("exclusiveMinimum") else f"{low:g} or more")
+        words.append(f"more than {_plain(low)}" if schema.get("exclusiveMinimum") else f"{_plain(low)} or more")
     if high is not None:
-        words.append(f"less than {high:g}" if schema.get("exclusiveMaximum") else f"at most {high:g}")
+        words.append(f"less than {_plain(high)}" if schema.get("exclusiveMaximum") else f"at most {_plain(high)}")
     if required:
         words.append("required")
     return f"| `{path}` | {'; '.join(words)} | {_cell(schema.get('description', ''))} |"
@@ -88,6 +88,10 @@ def _row(path: str, schema: dict[str, Any], required: bool) -> str:
 
 def _rule_row(rule: Rule) -> str:
     return f"| {rule.id} | `{rule.path}` | {_cell(rule.message)} |"
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.15g}" if number == int(number) else f"{number:g}"
 
 
 def _cell(text: str) -> str:

@@ -60,9 +60,7 @@ def test_merge_has_one_line_per_step_from_the_claim_that_counts() -> None:
     }
     merged, diverged = lineage.merge_metrics(claims, lines)
     assert [(m["step"], m["claim"]) for m in merged] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
-    assert diverged == [
-        {"step": 4, "claim": 1, "loss_hex": (6.0).hex(), "kept_claim": 2, "kept_loss_hex": (6.5).hex()}
-    ]
+    assert diverged == [{"step": 4, "claim": 1, "loss_hex": (6.0).hex(), "kept_claim": 2, "kept_loss_hex": (6.5).hex()}]
 
 
 def test_merge_puts_evaluations_into_their_steps() -> None:
