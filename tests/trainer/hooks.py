@@ -116,3 +116,16 @@ def file_too_large(rank: int, on_rank: int, prefixes: list[str]) -> OpenStorage 
 
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     return watched(before) if rank == on_rank else None
+
+
+def full_disk(rank: int, first: int, last: int) -> OpenStorage | None:
+    """From the first to the last (0-based) metrics line of rank 0, nothing at all can be written."""
+    lines = 0
+
+    def before(operation: str, name: str) -> None:
+        nonlocal lines
+        lines += operation == "append"
+        if operation in {"append", "write"} and first < lines <= last + 1:
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+
+    return watched(before) if rank == 0 else None

@@ -127,6 +127,17 @@ def test_a_failed_save_does_not_stop_training(site: Site, hook: str) -> None:
     assert json.loads((site.progress / "rank0.json").read_text())["save_error"] is None
 
 
+def test_a_full_disk_loses_no_metrics_line(text: Path, tmp_path: Path) -> None:
+    """While nothing can be written training goes on; the lines follow, before the next manifest."""
+    site = Site(text, tmp_path / "full")
+    only_code(site.run(2, "full_disk", first=2, last=6), 0)
+    assert [event["step"] for event in events(site, "save-failed")] == [4]
+    undisturbed = Site(text, tmp_path / "undisturbed")
+    undisturbed.finish(2)
+    assert site.losses() == undisturbed.losses()
+    assert set(site.digests()) == {0, 8, 12}
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_last_save_failing_is_41_on_every_rank(site: Site, rank: int) -> None:
     """A run whose result cannot be kept has not succeeded; with space again it goes on and ends equal."""

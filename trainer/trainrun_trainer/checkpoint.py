@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,9 +83,10 @@ class Checkpoints:
         """Copy this rank's pieces to the host."""
         return HostCopy(state, {t.name: t.local.detach().to("cpu", copy=True) for t in self.tensors})
 
-    def commit(self, copy: HostCopy) -> Durable:
+    def commit(self, copy: HostCopy, before_manifest: Callable[[], None]) -> Durable:
         """Write a copy and its manifest; durable when this returns, and the same on every rank.
 
+        `before_manifest` makes durable, on rank 0, what must not be younger than the checkpoint.
         Raises SaveFailed if some rank could not write (nothing of the save is left), Fenced if a newer
         claim exists.
         """
@@ -95,6 +96,7 @@ class Checkpoints:
         try:
             files = self._write_tensors(place, copy)
             digest = state_digest(self.ranks, digest_pieces(self.tensors, copy.tensors), copy.state.counters())
+            self._decide_or_fail(before_manifest)
             self._decide_or_fail(lambda: self._write_manifest(place, copy.state, files, digest))
         except SaveFailed:
             self.ranks.decide(lambda: self._remove_failed(place))
@@ -164,7 +166,7 @@ class Checkpoints:
             ),
         )  # fmt: skip
 
-    def _decide_or_fail(self, act: Any) -> None:
+    def _decide_or_fail(self, act: Callable[[], None]) -> None:
         """Run on rank 0; an OSError there is SaveFailed on every rank."""
 
         def attempt() -> str | None:

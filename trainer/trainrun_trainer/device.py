@@ -13,6 +13,9 @@ import torch
 
 from trainrun_trainer.errors import ConfigError, DeviceMemoryError, DeviceSuspect, TrainerError
 
+LOSS_CHUNK_BYTES = 512 << 10
+"""Half of a usual core's second-level cache."""
+
 
 def open_device(accelerator: str, local_rank: int, threads: int) -> torch.device:
     """The device of this worker, ready to use."""
@@ -41,6 +44,13 @@ def compute_dtype(device: torch.device, precision: str) -> AbstractContextManage
     Casts are not cached: under FSDP a cached cast would keep every unsharded layer alive.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def loss_chunk_rows(logits: torch.Tensor) -> int:
+    """Rows of logits that the loss handles at once: what stays in a CPU's cache, or all on a device."""
+    if logits.device.type != "cpu":
+        return max(1, logits.shape[0])
+    return max(1, LOSS_CHUNK_BYTES // (4 * logits.shape[1]))
 
 
 def describe(device: torch.device) -> str:

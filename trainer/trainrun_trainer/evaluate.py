@@ -9,11 +9,11 @@ import torch
 
 from trainrun_trainer import device as devices
 from trainrun_trainer.errors import DataError
+from trainrun_trainer.loss import IGNORED, loss_sum
 from trainrun_trainer.model import forward
 from trainrun_trainer.packing import PackedRows
 from trainrun_trainer.ranks import Ranks
-from trainrun_trainer.rows import IGNORED, make_slot
-from trainrun_trainer.step import loss_sum
+from trainrun_trainer.rows import make_slot
 
 
 class HeldOut:

@@ -113,7 +113,7 @@ def _finish(
         "weight_map": {shard.name: name for name, part in files for shard in part},
     }
     config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__mro__[1].__name__ if _is_wrapped(model) else type(model).__name__]
+    config.architectures = [type(model).__name__.removeprefix("FSDP")]
     lineage = {
         "schema": SCHEMA, "step": exported.step, "state_digest": exported.state_digest, "data_hash": exported.data_hash,
         "run_uid": claim.owner.run_uid, "claims": read_claims(storage), "config": exported.config,
@@ -128,7 +128,3 @@ def _finish(
     refuse_if_fenced(storage, claim)
     body = {"schema": SCHEMA, "step": exported.step, "state_digest": exported.state_digest, "files": facts}
     storage.put(MANIFEST, json.dumps(body, indent=1).encode())
-
-
-def _is_wrapped(model: Any) -> bool:
-    return type(model).__name__.startswith("FSDP")

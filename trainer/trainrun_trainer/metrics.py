@@ -8,6 +8,7 @@ from typing import Any
 from trainrun_api.contract import CheckpointLayout
 
 from trainrun_trainer.claims import Claim
+from trainrun_trainer.logs import log
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.step import Agreement
 from trainrun_trainer.storage import Storage
@@ -19,6 +20,8 @@ class Metrics:
     def __init__(self, storage: Storage, claim: Claim, is_writer: bool) -> None:
         self._storage, self._claim, self._is_writer = storage, claim, is_writer
         owner = claim.owner
+        self._unwritten: list[str] = []
+        self._has_lines = False
         self._who = {"attempt": owner.attempt, "generation": owner.generation, "claim": claim.k}
 
     def step(self, state: TrainState, agreed: Agreement, rate: float, seconds: dict[str, float]) -> None:
@@ -39,9 +42,28 @@ class Metrics:
         """Unix times of this group's start."""
         if self._is_writer:
             body = json.dumps({**self._who, **instants}).encode()
-            self._storage.put(CheckpointLayout.timeline(self._claim.k), body)
+            try:
+                self._storage.put(CheckpointLayout.timeline(self._claim.k), body)
+            except OSError as error:
+                log("timeline-not-written", message=str(error))
+
+    def settle(self) -> None:
+        """Make all lines durable, before a manifest is written. Raises OSError."""
+        if self._is_writer:
+            self._write()
+            if self._has_lines:
+                self._storage.settle(CheckpointLayout.metrics(self._claim.k))
 
     def _append(self, line: dict[str, Any]) -> None:
         if self._is_writer:
-            text = json.dumps(line, separators=(",", ":")) + "\n"
-            self._storage.append(CheckpointLayout.metrics(self._claim.k), text.encode())
+            self._unwritten.append(json.dumps(line, separators=(",", ":")) + "\n")
+            try:
+                self._write()
+            except OSError as error:  # a full disk does not end training; the lines wait for the next one
+                log("metrics-not-written", lines=len(self._unwritten), message=str(error))
+
+    def _write(self) -> None:
+        if self._unwritten:
+            self._storage.append(CheckpointLayout.metrics(self._claim.k), "".join(self._unwritten).encode())
+            self._unwritten.clear()
+            self._has_lines = True

@@ -9,6 +9,8 @@ import json
 import os
 import time
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from trainrun_api.contract import Progress, ProgressFile
 
 from trainrun_trainer.checkpoint import Durable
+from trainrun_trainer.logs import log
 from trainrun_trainer.ranks import Ranks
 
 STEP_WINDOW = 50
@@ -62,6 +65,16 @@ class ProgressWriter:
         self._record |= {"phase": phase, **known}
         self._write()
 
+    @contextmanager
+    def during(self, phase: str) -> Generator[None, None, None]:
+        """A phase within another one, which goes on afterwards."""
+        outer = self._record["phase"]
+        self.phase(phase)
+        try:
+            yield
+        finally:
+            self.phase(outer)
+
     def step_done(self, step: int, loss: float, tokens: int, step_tokens: int, seconds: float) -> None:
         """An optimizer step is complete."""
         self._recent.append((seconds, step_tokens))
@@ -87,6 +100,9 @@ class ProgressWriter:
         self._record["written_monotonic"] = time.monotonic()
         self._record["seconds_by_class"] = self.stopwatch.seconds
         temporary = f"{self._path}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(self._record, stream, separators=(",", ":"))
-        os.replace(temporary, self._path)
+        try:
+            with open(temporary, "w", encoding="utf-8") as stream:
+                json.dump(self._record, stream, separators=(",", ":"))
+            os.replace(temporary, self._path)
+        except OSError as error:  # a full disk must not end training; the next step tells again
+            log("progress-not-written", message=str(error))

@@ -40,12 +40,16 @@ class Ranks:
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Sum over ranks, in float64; equal on every rank."""
-        if self.world_size == 1:
-            return list(values)
+    def sum(self, values: Sequence[float], on_device: torch.Tensor | None = None) -> list[float]:
+        """Sum over ranks, in float64; equal on every rank. `on_device` (float64) goes ahead of `values`.
+
+        The device is waited for once, at the end.
+        """
         vector = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(vector)
+        if on_device is not None:
+            vector = torch.cat([on_device, vector])
+        if self.world_size > 1:
+            dist.all_reduce(vector)
         summed: list[float] = vector.tolist()
         return summed
 

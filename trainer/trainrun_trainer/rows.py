@@ -10,13 +10,12 @@ import torch
 import xxhash
 from trainrun_api.train_config import DataConfig
 
+from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.order import RowOrder
 from trainrun_trainer.packing import PackedRows
 from trainrun_trainer.plan import Plan
 from trainrun_trainer.prepare import HELD_OUT, TRAIN, DataManifest
 
-IGNORED = -100
-"""Target of a token that predicts nothing: the last of a document's piece."""
 U64_MASK = (1 << 64) - 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.optim import AdamW
 from trainrun_api.train_config import TrainConfig
@@ -15,7 +15,7 @@ from trainrun_trainer.checkpoint import Checkpoints
 from trainrun_trainer.claims import Claim
 from trainrun_trainer.device import open_device
 from trainrun_trainer.environment import Environment
-from trainrun_trainer.errors import ConfigError, DataError
+from trainrun_trainer.errors import ConfigError, DataError, StorageRefused
 from trainrun_trainer.evaluate import HeldOut
 from trainrun_trainer.faults import Faults
 from trainrun_trainer.logs import log
@@ -39,6 +39,7 @@ CHANGEABLE = frozenset({"total_steps", "eval", "export", "parallel", "threads_pe
 """What another attempt may change: length, cadences, and placement (which may change the bits; that is said)."""
 
 OpenStorage = Callable[[str], Storage]
+T = TypeVar("T")
 
 
 @dataclass
@@ -81,8 +82,8 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     plan = make_plan(config, env.checkpoint.interval, ranks.world_size)
     dims = parallel_dims(config.parallel, ranks.world_size)
     storage = open_storage(env.checkpoint.path)
-    start = ranks.decide(lambda: take_start(storage, env.resume, env.owner))
-    data = _prepare_once(config, storage, ranks)
+    start = ranks.decide(lambda: _refused_by_storage(lambda: take_start(storage, env.resume, env.owner), env))
+    data = _prepare_once(env, storage, ranks)
     rows = TrainRows(config.data, data, plan, config.seed, device)
     held_out = _held_out(config, data)
 
@@ -98,6 +99,7 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     )  # fmt: skip
     state = _load(start, checkpoints, optimizer, described)
     progress.stopwatch.lap("load")
+    progress.phase("starting", step=state.step, tokens=state.tokens)
     progress.saved(checkpoints.durable, None)
     instants |= {"loaded": time.time(), "resumed_from_step": None if start.manifest is None else state.step}
     held = {"pod_index": env.pod_index, "attempt": env.owner.attempt, "generation": env.owner.generation}
@@ -108,11 +110,19 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     )  # fmt: skip
 
 
-def _prepare_once(config: TrainConfig, storage: Storage, ranks: Ranks) -> DataManifest:
-    prepared = ranks.decide(lambda: prepare(config.data, storage))
+def _refused_by_storage(act: Callable[[], T], env: Environment) -> T:
+    try:
+        return act()
+    except OSError as error:
+        raise StorageRefused(f"checkpoint.path={env.checkpoint.path} cannot be used: {error}") from error
+
+
+def _prepare_once(env: Environment, storage: Storage, ranks: Ranks) -> DataManifest:
+    data = env.config.data
+    prepared = ranks.decide(lambda: _refused_by_storage(lambda: prepare(data, storage), env))
     if ranks.rank == 0:
         return prepared
-    found = open_prepared(config.data, storage)
+    found = open_prepared(data, storage)
     if found is None or found.facts != prepared.facts:
         raise DataError(
             f"data/{prepared.data_hash} as rank 0 prepared it is not seen here; "

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name
 
 from trainrun_trainer import device as devices
+from trainrun_trainer.loss import loss_sum
 from trainrun_trainer.model import forward
 from trainrun_trainer.order import mix
 from trainrun_trainer.parallel import Shard, sync_gradients
 from trainrun_trainer.ranks import Ranks
-from trainrun_trainer.rows import IGNORED, U64_MASK, Slot
+from trainrun_trainer.rows import U64_MASK, Slot
 
 LIMB_BITS = 16
 """64-bit sums travel as four limbs in float64: exact up to 2^37 ranks."""
@@ -66,13 +66,6 @@ def slot_backward(model: Any, slot: Slot, num_targets: int, precision: str) -> t
     return loss.detach()
 
 
-def loss_sum(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy in fp32, summed over valid targets."""
-    return F.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
-    )
-
-
 def agree(
     ranks: Ranks,
     shards: Sequence[Shard],
@@ -85,9 +78,9 @@ def agree(
     """The step's one small all-reduce: loss, gradient norm, rows read, save and stop flags."""
     counted = [g for s, g in zip(shards, gradients, strict=True) if s.is_counted_here() and g.numel()]
     norms = torch._foreach_norm(counted) if counted else [torch.zeros((), device=ranks.device)]
-    host = torch.stack([local_loss, torch.stack(norms).double().square().sum()]).tolist()
+    on_device = torch.stack([local_loss, torch.stack(norms).double().square().sum()])
     limbs = [float(rows_sum >> (LIMB_BITS * i) & 0xFFFF) for i in range(4)]
-    total = ranks.sum([*host, *limbs, float(save_now), float(stop_code == 10), float(stop_code == 11)])
+    total = ranks.sum([*limbs, float(save_now), float(stop_code == 10), float(stop_code == 11)], on_device)
     whole = sum(int(limb) << (LIMB_BITS * i) for i, limb in enumerate(total[2:6])) & U64_MASK
     stop = 10 if total[7] else 11 if total[8] else None
     norm = math.sqrt(total[1]) if total[1] >= 0 else math.nan

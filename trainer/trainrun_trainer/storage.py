@@ -7,6 +7,7 @@ called ahead of each primitive that changes the store, with its kind and name.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -40,8 +41,8 @@ class Storage(Protocol):
     def put_exclusive(self, name: str, data: bytes) -> bool:
         """Create a whole object; False if the name is taken."""
 
-    def append(self, name: str, data: bytes, durable: bool = False) -> None:
-        """Add to the end of an object; `durable` waits for the disk."""
+    def append(self, name: str, data: bytes) -> None:
+        """Add to the end of an object, all of it or (OSError) nothing; `settle` makes it durable."""
 
     def get(self, name: str) -> bytes:
         """Read an object; FileNotFoundError if there is none."""
@@ -56,7 +57,7 @@ class Storage(Protocol):
         """A folder's place in the file system, for memory maps and tensor files."""
 
     def settle(self, folder: str) -> None:
-        """Make durable what was written below a folder through its path."""
+        """Make durable a file, or what was written below a folder through its path."""
 
     def tensor_files(self, folder: str) -> TensorFiles:
         """File access for the tensor writer, below one folder."""
@@ -91,16 +92,17 @@ class LocalDirectory:
         _sync(target.parent)
         return True
 
-    def append(self, name: str, data: bytes, durable: bool = False) -> None:
+    def append(self, name: str, data: bytes) -> None:
         """One write to the end of the file, which is seen by readers at once."""
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         self.before("append", name)
         descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, data)
-            if durable:
-                os.fsync(descriptor)
+            size = os.fstat(descriptor).st_size
+            if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
         finally:
             os.close(descriptor)
 
@@ -130,7 +132,7 @@ class LocalDirectory:
         return self.root / name
 
     def settle(self, folder: str) -> None:
-        """Fsync of every file and folder below `folder`."""
+        """Fsync of a file, or of every file and folder below `folder`."""
         self.before("fsync", folder)
         for path in [self.root / folder, *(self.root / folder).rglob("*")]:
             _sync(path)

@@ -85,11 +85,11 @@ def save(run: Run, is_required: bool) -> None:
 
     A failed save does not stop training; where the checkpoint is required it is StorageRefused (41).
     """
-    run.progress.phase("checkpointing")
     try:
-        durable = run.checkpoints.commit(run.checkpoints.snapshot(run.state))
-        run.progress.saved(durable, None)
-        run.checkpoints.prune()
+        with run.progress.during("checkpointing"):
+            durable = run.checkpoints.commit(run.checkpoints.snapshot(run.state), run.metrics.settle)
+            run.progress.saved(durable, None)
+            run.checkpoints.prune()
     except SaveFailed as error:
         log("save-failed", step=run.state.step, message=str(error))
         run.progress.saved(run.checkpoints.durable, str(error))
@@ -102,8 +102,8 @@ def evaluate(run: Run) -> None:
     """Held-out perplexity of the current weights, into the metrics."""
     if run.held_out is None:
         return
-    run.progress.phase("evaluating")
-    run.metrics.evaluation(run.state.step, run.held_out.evaluate(run.model, run.ranks))
+    with run.progress.during("evaluating"):
+        run.metrics.evaluation(run.state.step, run.held_out.evaluate(run.model, run.ranks))
     run.progress.stopwatch.lap("evaluate")
 
 
