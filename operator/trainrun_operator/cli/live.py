@@ -24,8 +24,6 @@ class LiveView:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._live.start()
-        self._is_closed = False
 
     def say(self, text: str) -> None:
         """A sentence above the state."""
@@ -41,13 +39,12 @@ class LiveView:
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Draw the state anew."""
+        self._live.start()  # does nothing when it runs already
         self._live.update(state_panel(snapshot), refresh=True)
 
     def close(self) -> None:
         """Give the terminal back."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._live.stop()
+        self._live.stop()
 
 
 def state_panel(snapshot: Snapshot) -> Group:

@@ -37,12 +37,8 @@ class Slots:
         self._lost_since: dict[str, float] = {}
         self._beat_at = float("-inf")
 
-    def lose(self, node: str) -> None:
-        """Ask for the loss of a node; works from any process, before its pods are killed."""
-        (self._lost / node).touch()
-
     def is_lost(self, node: str) -> bool:
-        """Whether the node is lost: nothing on it is started, and what ended on it is not told."""
+        """Whether somebody marked the node as lost: nothing on it is started, and what ended on it is not told."""
         return (self._lost / node).exists()
 
     def ensure(self, count: int) -> None:
