@@ -79,4 +79,4 @@ def test_a_source_without_rows_may_not_have_weight() -> None:
     """Preparation refuses such a run; here it would be our own bug."""
     with pytest.raises(AssertionError, match="no rows"):
         RowOrder([1, 1], [5, 0], 0)
-    RowOrder([1, 0], [5, 0], 0)
+    assert {source for source, _ in RowOrder([1, 0], [5, 0], 0).rows(range(30))} == {0}

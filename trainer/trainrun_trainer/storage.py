@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +146,7 @@ class LocalDirectory:
     def _temporary(self, name: str, data: bytes) -> Path:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
+        temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{TEMPORARY}")  # process ids repeat over nodes
         self.before("write", name)
         with open(temporary, "wb") as stream:
             stream.write(data)
