@@ -15,6 +15,9 @@ from trainrun_api.contract import UNDERSTOOD_SCHEMAS, Progress
 from trainrun_operator.cluster import Key, ProgressAnswer
 from trainrun_operator.core.observed import AgentFacts, ProgressFacts, Refusal
 
+SAME_ROUND = timedelta(seconds=1)
+"""Answers within this time belong to one round of questions."""
+
 
 @dataclass
 class Senses:
@@ -44,16 +47,13 @@ class Senses:
             self._progress[key] = known
             return known
 
-    def note_refusal(self, key: Key, refusal: Refusal | None) -> None:
-        """The cluster refused a job, or took it."""
+    def note_refusal(self, key: Key, refusal: Refusal) -> None:
+        """The cluster refused a job."""
         with self._lock:
-            if refusal is None:
-                self._refusals.pop(key, None)
-            else:
-                self._refusals[key] = refusal
+            self._refusals[key] = refusal
 
     def refusal(self, key: Key) -> Refusal | None:
-        """The last refusal that was not followed by a success."""
+        """The last refusal; it names its attempt."""
         with self._lock:
             return self._refusals.get(key)
 
@@ -100,14 +100,17 @@ class Senses:
                 agents[int(peer)] = AgentFacts(heard_at=now - timedelta(seconds=age))
             elif _heard_before(agents.get(int(peer)), now - timedelta(seconds=self.peer_silent_seconds)):
                 agents[int(peer)] = _silent(agents.get(int(peer)), "not heard by its peer", now)
-        if _is_news(known, record):
+        if _is_news(known, record, now):
             known = replace(known, record=record, received_at=now)
         return replace(known, agents=agents, unknown_schema=None)
 
 
-def _is_news(known: ProgressFacts, record: Progress) -> bool:
-    """A peer that lags behind worker 0 says nothing new about the run."""
-    return known.record is None or (record.step or 0) >= (known.record.step or 0)
+def _is_news(known: ProgressFacts, record: Progress, now: datetime) -> bool:
+    """Of answers to one round of questions the most advanced speaks for the run; a later round replaces it, because
+    a restarted group begins at an earlier step."""
+    if known.record is None or known.received_at is None or now - known.received_at > SAME_ROUND:
+        return True
+    return (record.generation, record.step or 0) >= (known.record.generation, known.record.step or 0)
 
 
 def _silent(known: AgentFacts | None, why: str, now: datetime) -> AgentFacts:

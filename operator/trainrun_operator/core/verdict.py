@@ -42,8 +42,9 @@ CAUSE_OF_POD_REASON = {
 }
 """pod.status.reason as kubelet and node controller write it."""
 
-_MAY_BE_ECHO = frozenset({"PodDeleted", "Stopped", "Terminated"})
-"""A failed job's other pods are deleted by training-operator: that explains nothing."""
+MAY_BE_ECHO = frozenset({"PodDeleted", "Stopped", "Terminated"})
+"""Ends that somebody asked for: a failed job's other pods are deleted by training-operator, a deleted job's by the
+garbage collector. They explain nothing by themselves."""
 
 _NEVER = float("inf")
 
@@ -92,13 +93,13 @@ def root_cause(pods: Iterable[PodFacts]) -> Finding | None:
     """The finding that explains the failure of the attempt best; None if no pod has failed."""
     pods = tuple(pods)
     found = [(pod, f) for pod in pods if (f := finding(pod)) is not None]
-    causes = [f for pod, f in found if f.cause not in _MAY_BE_ECHO]
+    causes = [f for pod, f in found if f.cause not in MAY_BE_ECHO]
     first = min((_time(f) for f in causes), default=_NEVER)
     indices = [p.index for p in pods if not p.is_departed]
     for pod, f in found:
         was_replaced = pod.is_departed and pod.index in indices  # the job was alive when it went
         came_first = pod.deleted_at is not None and pod.deleted_at.timestamp() < first
-        if f.cause in _MAY_BE_ECHO and (not causes or was_replaced or came_first):
+        if f.cause in MAY_BE_ECHO and (not causes or was_replaced or came_first):
             causes.append(f)
     return min(causes, key=lambda f: (f.rank, _time(f)), default=None)
 

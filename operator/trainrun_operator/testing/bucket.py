@@ -27,7 +27,7 @@ class Claim:
     """(step, claim) of the checkpoint that it started from."""
 
 
-class ClaimRefused(Exception):
+class ClaimRefusedError(Exception):
     """A claim of a higher attempt of the same run exists: whoever asks is a zombie."""
 
 
@@ -39,9 +39,9 @@ class Bucket:
     saved: list[Saved] = field(default_factory=list)
 
     def claim(self, run_uid: str, attempt: int, generation: int) -> Claim:
-        """Fence earlier starts and choose the checkpoint to start from. Raises ClaimRefused."""
+        """Fence earlier starts and choose the checkpoint to start from. Raises ClaimRefusedError."""
         if any(c.run_uid == run_uid and c.attempt > attempt for c in self.claims):
-            raise ClaimRefused(f"attempt {attempt} was superseded")
+            raise ClaimRefusedError(f"attempt {attempt} was superseded")
         newest = self.newest()
         parent = (newest.step, newest.claim) if newest is not None else None
         claim = Claim(len(self.claims) + 1, run_uid, attempt, generation, parent)

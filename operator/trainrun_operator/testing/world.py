@@ -11,16 +11,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainrun_api.contract import CAUSE_OF_EXIT, SCHEMA, Env, Label, Progress, TerminationMessage
 
-from trainrun_operator.cluster import Key, Object, ProgressAnswer
+from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent
 from trainrun_operator.core.times import from_text
 from trainrun_operator.errors import Conflict, NotFound
 from trainrun_operator.job_controller import JOB_NAME_LABEL, REPLICA_INDEX_LABEL, JobController
 from trainrun_operator.objects import timestamp
-from trainrun_operator.testing.bucket import Bucket, Claim, ClaimRefused
+from trainrun_operator.testing.bucket import Bucket, Claim, ClaimRefusedError
 from trainrun_operator.testing.clock import FakeClock
 from trainrun_operator.testing.cluster import FakeCluster
 
@@ -41,6 +41,13 @@ class Pace:
     save: float = 2.0
 
 
+class Member(NamedTuple):
+    """A pod of a group."""
+
+    name: str
+    uid: str
+
+
 @dataclass
 class Group:
     """The trainer of one job: its pods start, step and end together."""
@@ -49,8 +56,7 @@ class Group:
     run: Key
     run_uid: str
     attempt: int
-    pods: dict[int, str]
-    """Index -> pod uid."""
+    pods: dict[int, Member]
     total_steps: int
     bucket: Bucket
     starts_at: float
@@ -61,6 +67,9 @@ class Group:
     is_hung: bool = False
     breaks_at: float | None = None
     stops_at: float | None = None
+    exit_code: int = 10
+    """With which it ends after a stop."""
+    deadline: float | None = None
     inplace_restarts: int = 0
     program_error_at: int | None = None
     """Step after which the program raises, always the same error."""
@@ -82,13 +91,18 @@ class World:
         """Dead nodes and when they died."""
         self.mute: set[str] = set()
         """Nodes whose agents cannot be reached."""
+        self.interleave = False
+        """Schedule pods by index across runs, so that gangs meet half way."""
         self.unpullable: str | None = None
         """An image pull error that every new pod meets."""
         self.program: Callable[[Group], None] = lambda group: None
         """Called when a group starts: a test may give it a program error."""
         self.resumed: list[tuple[str, int, int]] = []
         """(run, attempt, step) of each start of a group."""
+        self._is_changed = True
+        self._is_leaving = False
         cluster.answer = self.answer
+        self.store.subscribe(self._note)
 
     # -- making things -------------------------------------------------------------------------
 
@@ -133,6 +147,7 @@ class World:
     def kill_node(self, name: str) -> None:
         """The node vanishes without a word: pods on it answer nothing and write nothing."""
         self.dead.setdefault(name, self.clock.monotonic())
+        self._is_changed = True
 
     def revive_node(self, name: str) -> None:
         """The node comes back; what ran on it has died meanwhile."""
@@ -195,12 +210,31 @@ class World:
     def tick(self) -> None:
         """Do what is due now."""
         self._age_nodes()
-        self.jobs.reconcile_all()
-        self._schedule()
-        self._run_pods()
-        for group in list(self.groups.values()):
-            self._run_group(group)
-        self._reap()
+        for _ in range(3):  # controllers answer each other's changes
+            if not self._is_changed:
+                break
+            self._is_changed = False
+            self.jobs.reconcile_all()
+            self._schedule()
+            self._run_pods()
+            for group in self.groups.values():
+                if not group.is_over and self._is_torn(group):
+                    self._break(group)
+        for group in self.groups.values():
+            if not group.is_over:
+                self._run_group(group)
+        if self._is_leaving:
+            self._reap()
+
+    def is_busy(self) -> bool:
+        """Whether the next second may bring something by itself."""
+        is_aging = any(self.clock.monotonic() - died <= NOT_READY_AFTER_SECONDS for died in self.dead.values())
+        return self._is_changed or self._is_leaving or is_aging or any(not g.is_over for g in self.groups.values())
+
+    def _note(self, event: WatchEvent) -> None:
+        self._is_changed = True
+        if event.kind == "Pod" and "deletionTimestamp" in event.object["metadata"]:
+            self._is_leaving = True
 
     def living_jobs(self, key: Key) -> list[Object]:
         """Jobs of a run that are not being deleted."""
@@ -250,8 +284,8 @@ class World:
         if group is None:
             return {}
         ages = {}
-        for index, uid in group.pods.items():
-            peer = self._pod(group, uid)
+        for index, member in group.pods.items():
+            peer = self._pod(group, member)
             node = peer["spec"].get("nodeName") if peer is not None else None
             died = self.dead.get(node or "")
             ages[str(index)] = 0.5 if died is None else self.clock.monotonic() - died
@@ -281,7 +315,7 @@ class World:
         pods = self.store.list("Pod")
         taken = {p["spec"].get("nodeName") for p in pods if _phase(p) in ("Pending", "Running")}
         free = [n for n in self.store.list("Node") if n["metadata"]["name"] not in taken and self._takes_pods(n)]
-        for pod in sorted(pods, key=lambda p: (p["metadata"]["creationTimestamp"], p["metadata"]["uid"])):
+        for pod in sorted(pods, key=self._turn):
             if pod["spec"].get("nodeName") or _phase(pod) != "Pending" or "deletionTimestamp" in pod["metadata"]:
                 continue
             node = next((n for n in free if _may_run_on(pod, n)), None)
@@ -297,6 +331,12 @@ class World:
             if old.get("status") != condition["status"]:
                 status = {"phase": "Pending", "conditions": [condition | {"lastTransitionTime": now}]}
                 self.store.replace_status({**pod, "status": status})
+
+    def _turn(self, pod: Object) -> tuple[str, str]:
+        """Order in which the scheduler takes pods."""
+        metadata = pod["metadata"]
+        first = metadata["labels"][REPLICA_INDEX_LABEL] if self.interleave else metadata["creationTimestamp"]
+        return first, metadata["name"]
 
     def _takes_pods(self, node: Object) -> bool:
         label = node["metadata"]["labels"].get("sagemaker.amazonaws.com/node-health-status", "Schedulable")
@@ -327,7 +367,7 @@ class World:
         pods = self.store.list("Pod", {JOB_NAME_LABEL: name}, namespace=key.namespace)
         replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"])
         running = {
-            int(p["metadata"]["labels"][REPLICA_INDEX_LABEL]): p["metadata"]["uid"]
+            int(p["metadata"]["labels"][REPLICA_INDEX_LABEL]): Member(p["metadata"]["name"], p["metadata"]["uid"])
             for p in pods
             if _phase(p) == "Running" and "deletionTimestamp" not in p["metadata"]
         }
@@ -350,15 +390,17 @@ class World:
             bucket,
             self.clock.monotonic() + self.pace.start,
         )
+        if env.get(Env.DEADLINE):
+            group.deadline = self.clock.monotonic() + float(env[Env.DEADLINE])
         self.groups[uid] = group
 
     def _reap(self) -> None:
         """Kubelets end pods that are being deleted: their group saves within the grace, or they are killed."""
         now = self.clock.now()
-        for pod in self.store.list("Pod"):
+        leaving = [p for p in self.store.list("Pod") if "deletionTimestamp" in p["metadata"]]
+        self._is_leaving = any(p["spec"].get("nodeName") not in self.dead for p in leaving)
+        for pod in leaving:
             metadata = pod["metadata"]
-            if "deletionTimestamp" not in metadata:
-                continue
             node = pod["spec"].get("nodeName")
             if self.store.get("Node", Key("", node or "")) is None:
                 self.store.remove("Pod", _key(pod))  # pod garbage collector
@@ -380,32 +422,25 @@ class World:
     # -- trainers ----------------------------------------------------------------------------------
 
     def _run_group(self, group: Group) -> None:
+        """What one trainer does now: break, start, stop, or step."""
         now = self.clock.monotonic()
-        if group.is_over:
-            return
-        if self._is_torn(group):
-            self._break(group)
         if group.breaks_at is not None:
             if now >= group.breaks_at:
                 self._end_group(group, 1, message="a peer is gone")
-            return
-        if group.claim is None:
-            if now < group.starts_at:
-                return
-            self._start(group)
-        if group.is_over or group.claim is None:
-            return
-        if group.stops_at is not None:
+        elif group.claim is None:
+            if now >= group.starts_at:
+                self._start(group)
+        elif group.stops_at is not None:
             if now >= group.stops_at:
                 self._save(group)
-                self._end_group(group, 10)
-            return
-        self._step(group)
+                self._end_group(group, group.exit_code)
+        else:
+            self._step(group)
 
     def _start(self, group: Group) -> None:
         try:
             group.claim = group.bucket.claim(group.run_uid, group.attempt, group.inplace_restarts)
-        except ClaimRefused:
+        except ClaimRefusedError:
             self._end_group(group, 1, message="superseded")
             return
         group.step = group.claim.parent[0] if group.claim.parent else 0
@@ -417,9 +452,12 @@ class World:
 
     def _step(self, group: Group) -> None:
         """As many steps as fit since the last one."""
+        now = self.clock.monotonic()
         if group.is_hung:
             return
-        now = self.clock.monotonic()
+        if group.deadline is not None and now >= group.deadline:
+            group.exit_code = 11
+            group.stops_at = now + self.pace.save
         last = group.step_at if group.step_at is not None else group.starts_at
         while last + self.pace.step <= now and group.step < group.total_steps:
             last += self.pace.step
@@ -441,8 +479,8 @@ class World:
 
     def _is_torn(self, group: Group) -> bool:
         """A member is gone, or its node is."""
-        for uid in group.pods.values():
-            pod = self._pod(group, uid)
+        for member in group.pods.values():
+            pod = self._pod(group, member)
             if pod is None or pod["spec"].get("nodeName") in self.dead or _phase(pod) != "Running":
                 return True
         return False
@@ -454,8 +492,8 @@ class World:
 
     def _end_group(self, group: Group, exit_code: int, **words: Any) -> None:
         group.is_over = True
-        for uid in group.pods.values():
-            pod = self._pod(group, uid)
+        for member in group.pods.values():
+            pod = self._pod(group, member)
             if pod is None or pod["spec"].get("nodeName") in self.dead or _phase(pod) != "Running":
                 continue
             self._end_pod(
@@ -506,13 +544,13 @@ class World:
     def _group_of(self, pod: Object) -> Group | None:
         uid = pod["metadata"]["ownerReferences"][0]["uid"]
         group = self.groups.get(uid)
-        return group if group is not None and pod["metadata"]["uid"] in group.pods.values() else None
+        if group is None or Member(pod["metadata"]["name"], pod["metadata"]["uid"]) not in group.pods.values():
+            return None
+        return group
 
-    def _pod(self, group: Group, uid: str) -> Object | None:
-        for pod in self.store.list("Pod", {Label.RUN: group.run.name}, namespace=group.run.namespace):
-            if pod["metadata"]["uid"] == uid:
-                return pod
-        return None
+    def _pod(self, group: Group, member: Member) -> Object | None:
+        pod = self.store.get("Pod", Key(group.run.namespace, member.name))
+        return pod if pod is not None and pod["metadata"]["uid"] == member.uid else None
 
 
 def small_spec(name: str) -> dict[str, Any]:
@@ -525,7 +563,7 @@ def small_spec(name: str) -> dict[str, Any]:
             "model": {"architecture": {}},
             "data": {"sources": {"main": {"path": "text"}}, "tokenizer": {"vocab_size": 512}, "row_tokens": 64},
             "total_steps": 100,
-            "global_batch_rows": 8,
+            "global_batch_rows": 24,
         },
     }
 

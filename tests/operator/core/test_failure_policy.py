@@ -94,7 +94,7 @@ def test_a_fault_that_may_be_the_hardwares_does_not_wait(cause):
         ({"action": "FailRun", "onExitCodes": [42]}, found("ProgramError", exit_code=1), (False, True, False)),
         ({"action": "Restart", "onCauses": ["BadConfig"]}, found("BadConfig"), (False, True, False)),
         ({"action": "RestartElsewhere", "onLogPattern": "NaN"}, found("Aborted", log_tail="NaN"), (False, True, True)),
-        ({"action": "RestartElsewhere", "onLogPattern": "NaN"}, found("Aborted", log_tail="fine"), (False, True, False)),
+        ({"action": "RestartElsewhere", "onLogPattern": "NaN"}, found("Aborted", log_tail="ok"), (False, True, False)),
         ({"action": "RestartIgnoringBudget", "onCauses": ["Killed"]}, found("Killed"), (False, False, False)),
         ({"action": "RestartIgnoringBudget", "onCauses": ["Aborted"]}, found("Killed"), (False, True, False)),
         ({"action": "FailRun", "onCauses": ["Killed"], "onExitCodes": [9]}, found("Killed"), (False, True, False)),

@@ -56,7 +56,7 @@ def attempt_failed(situation: Situation) -> Choice | None:
     """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
     A bare program error waits 2 s for other pods' words."""
     finding = verdict.root_cause(situation.pods)
-    if finding is None:
+    if finding is None or (finding.cause in verdict.MAY_BE_ECHO and _is_job_gone(situation)):
         return None
     if finding.rank > TELLING_RANK and situation.living and finding.at is not None:
         ready_at = finding.at + timedelta(seconds=SETTLE_SECONDS)
@@ -80,7 +80,7 @@ def container_uncreatable(situation: Situation) -> Choice | None:
 def job_deleted(situation: Situation) -> Choice | None:
     """Somebody deleted the attempt's job: its pods may finish saving, then a new attempt starts, free."""
     attempt = situation.current
-    if attempt.job_uid is None or situation.job is not None:
+    if not _is_job_gone(situation):
         return None
     leaving = _leaves_by(situation)
     if leaving is not None and situation.now < leaving:
@@ -138,6 +138,10 @@ def abort(situation: Situation) -> tuple[Action, ...]:
     if uid is None:
         return ()
     return (StopJob(situation.current.job, uid, "abort", ABORT_GRACE_SECONDS),)
+
+
+def _is_job_gone(situation: Situation) -> bool:
+    return situation.current.job_uid is not None and situation.job is None
 
 
 def _leaves_by(situation: Situation) -> datetime | None:
