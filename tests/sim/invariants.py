@@ -1,0 +1,106 @@
+"""What must hold after every step of a simulation, whatever befalls it (reference: resilience 4.2, item 10)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from trainrun_operator.cluster import Key
+from trainrun_operator.core.failure_policy import CAUSES
+from trainrun_operator.core.times import from_text
+from trainrun_operator.testing.simulation import Simulation
+
+EXTRA_JOB_SECONDS = 700.0
+"""A job that a stale operator made late is deleted by the next pass: at the latest after two resyncs."""
+
+HARMLESS_RULES = frozenset(
+    {"attempt_runs", "attempt_blind", "node_suspected", "contract_unknown", "waiting_for_capacity", "job_queued"}
+)
+"""Under these nothing may be done to the open attempt."""
+
+
+class Invariants:
+    """Looks at the store and the journal; raises AssertionError with what it saw."""
+
+    def __init__(self, sim: Simulation, runs: list[Key]) -> None:
+        self.sim = sim
+        self.runs = runs
+        self.read = 0
+        self.closed: dict[Key, dict[int, str]] = {key: {} for key in runs}
+        self.results: dict[Key, tuple[Any, Any]] = {}
+        self.extra_since: dict[str, float] = {}
+        self.seen_attempt: dict[Key, int] = {}
+
+    def check(self) -> None:
+        """Everything, for every run."""
+        self._journal()
+        for key in self.runs:
+            status = self.sim.world.status(key)
+            if status:
+                self._history(key, status)
+                self._terminal(key, status)
+                self._books(key, status)
+                self._jobs(key, status)
+
+    def _history(self, key: Key, status: dict[str, Any]) -> None:
+        attempts = status["attempts"]
+        numbers = [a["number"] for a in attempts]
+        assert numbers == sorted(set(numbers)), f"{key}: attempts {numbers}"
+        newest = numbers[-1] if numbers else -1
+        assert newest >= self.seen_attempt.get(key, -1), f"{key}: attempt numbers went back"
+        self.seen_attempt[key] = newest
+        for attempt in attempts[:-1]:
+            assert "endedAt" in attempt, f"{key}: two open attempts {attempts}"
+        for attempt in attempts:
+            if "endedAt" in attempt:
+                known = self.closed[key].setdefault(attempt["number"], attempt["cause"])
+                assert known == attempt["cause"], f"{key}: attempt {attempt['number']} was judged twice"
+        limit = 10
+        assert status["restarts"] <= limit, f"{key}: budget exceeded"
+        spent = sum(1 for cause in self.closed[key].values() if cause in CAUSES and CAUSES[cause].spends)
+        spent -= status.get("result") == "Failed" and CAUSES[status["failure"]["cause"]].spends
+        assert status["restarts"] == spent, f"{key}: {status['restarts']} restarts for {self.closed[key]}"
+        for condition in status["conditions"]:
+            assert condition["message"], f"{key}: a condition without words: {condition}"
+
+    def _terminal(self, key: Key, status: dict[str, Any]) -> None:
+        result = (status.get("result"), status.get("endedAt"))
+        if result[0] is not None:
+            assert self.results.setdefault(key, result) == result, f"{key}: terminal is terminal"
+        else:
+            assert key not in self.results, f"{key}: a result was taken back"
+
+    def _books(self, key: Key, status: dict[str, Any]) -> None:
+        run = self.sim.world.store.get("TrainingRun", key)
+        assert run is not None
+        ledger, created = status["goodput"], from_text(run["metadata"]["creationTimestamp"])
+        until = from_text(ledger["accountedUntil"])
+        assert created is not None
+        assert until is not None
+        total = round(sum(ledger["secondsByClass"].values()) * 1000)
+        assert total == (until - created) // timedelta(milliseconds=1), f"{key}: the books do not close: {ledger}"
+        assert min(ledger["secondsByClass"].values()) >= 0
+
+    def _jobs(self, key: Key, status: dict[str, Any]) -> None:
+        """One living job; one that a stale operator made is gone soon."""
+        last = status["attempts"][-1] if status["attempts"] else None
+        now = self.sim.clock.monotonic()
+        for job in self.sim.world.living_jobs(key):
+            name = job["metadata"]["name"]
+            if last is not None and name == last["job"] and ("endedAt" not in last or status.get("result")):
+                self.extra_since.pop(name, None)
+                continue
+            since = self.extra_since.setdefault(name, now)
+            assert now - since <= EXTRA_JOB_SECONDS, f"{key}: job {name} lives beside {last}"
+
+    def _journal(self) -> None:
+        """No effect on a finished run; no effect of blindness; every line has words."""
+        for line in self.sim.journal[self.read :]:
+            assert line.get("message"), f"a line without words: {line}"
+            if line["type"] == "action" and line["reason"] == "StopJob" and line["rule"] in HARMLESS_RULES:
+                own = f"{line['run']}-a{line['attempt']} "
+                assert own not in line["message"], f"a harmless rule stopped its own attempt: {line}"
+            if line["type"] == "action" and line["reason"] == "CreateJob":
+                key = Key(line["namespace"], line["run"])
+                assert key not in self.results, f"an attempt was started after the end: {line}"
+        self.read = len(self.sim.journal)
