@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[1] / "demo"
 RUN = "kjv-small"
 FAULTS = ("kill-worker@step=60", "lose-node@step=120", "corrupt-checkpoint@latest")
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def train(name: str, faults: tuple[str, ...]) -> Path:
@@ -74,7 +74,9 @@ def prove_equal(calm: Path, stormy: Path) -> None:
 def speak(run: Path) -> None:
     """Generate from the export with plain transformers, as any user of the model would."""
     from transformers import AutoModelForCausalLM, AutoTokenizer  # slow to import, needed only here
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     folder = run / "checkpoints" / "export"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer("And the LORD said unto", return_tensors="pt", return_token_type_ids=False)
@@ -86,8 +88,8 @@ def show_recovery(run: Path) -> None:
     """Print where the seconds between a fault and the next step went."""
     from trainrun_operator.report.recovery import PHASES, recoveries
 
-    table = Table(title="fault -> next optimizer step, seconds", title_justify="left")
-    for column in ("fault", "what the operator saw", *PHASES, "total"):
+    table = Table(title="fault -> next optimizer step, seconds", title_justify="left", box=None, padding=(0, 1))
+    for column in ("fault", "seen as", *PHASES, "total"):
         table.add_column(column, no_wrap=True)
     for r in recoveries(run):
         cells = [f"{r.seconds[p]:.2f}" if p in r.seconds else "-" for p in PHASES]
