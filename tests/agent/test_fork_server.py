@@ -15,7 +15,8 @@ def test_the_fork_server_has_imported_all_and_touched_nothing(tmp_path: Path) ->
     """One thread, no CUDA, no driver mapped; and the preload really happened (a fork server swallows ImportError)."""
     facts_path = tmp_path / "facts.json"
     launcher = [sys.executable, "-m", "trainrun_trainer.launcher", "--entry", "tests.agent.inspecting_worker:run"]
-    with started(tmp_path, launcher, TEST_FACTS=str(facts_path)) as (pod,):
+    env = {"TEST_FACTS": str(facts_path), "TRAINRUN_CONFIG": json.dumps({"lora": {"r": 8}})}
+    with started(tmp_path, launcher, **env) as (pod,):
         assert pod.wait() == 0
         facts = json.loads(facts_path.read_text())
     assert not facts["launcher_is_parent"]

@@ -13,18 +13,27 @@ import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
-import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from trainrun_api.contract import Env, ProgressFile
 
-from trainrun_trainer.accelerators import PRELOAD, START_METHOD
+from trainrun_trainer.accelerators import PRELOAD, PRELOAD_LORA, START_METHOD
 from trainrun_trainer.agent import files, proctree
 
 DEFAULT_ENTRY = "trainrun_trainer.worker:run"
 PRELOAD_FIRST = "trainrun_trainer.launcher_preload"
 """Ties the fork server to this process before the long imports begin."""
+
+
+def read_config() -> dict[str, Any]:
+    """TRAINRUN_CONFIG as it came; empty when it cannot be read, since the worker is who says what is wrong with it."""
+    try:
+        config = json.loads(os.environ.get(Env.CONFIG) or "{}")
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def prepare_environment() -> None:
@@ -35,7 +44,7 @@ def prepare_environment() -> None:
         "TORCH_ELASTIC_WORKER_IDENTICAL": "1",
     }
     os.environ.update(fixed)
-    threads = json.loads(os.environ.get(Env.CONFIG) or "{}").get("threads_per_worker", 1)
+    threads = read_config().get("threads_per_worker", 1)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's would start threads at import, in the fork server
@@ -76,8 +85,7 @@ def run(entry: str, preload: Sequence[str]) -> int:
     process.start()
     process.join()
     code = process.exitcode if process.exitcode is not None else 1
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+    if code < 0:  # pass on what it died of; other signals than SIGKILL have their default action here
         os.kill(os.getpid(), -code)
     return code
 
@@ -86,9 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and launch."""
     parser = argparse.ArgumentParser(prog="python -m trainrun_trainer.launcher", description=__doc__)
     parser.add_argument("--entry", default=DEFAULT_ENTRY, help="module:function that each worker calls")
-    parser.add_argument("--preload", default=",".join(PRELOAD), help="modules of the fork server, by comma")
+    parser.add_argument("--preload", help="modules of the fork server, by comma, instead of the trainer's")
     parsed = parser.parse_args(arguments)
-    return run(parsed.entry, [name for name in parsed.preload.split(",") if name])
+    preload = [*PRELOAD, PRELOAD_LORA] if read_config().get("lora") else [*PRELOAD]
+    return run(parsed.entry, preload if parsed.preload is None else parsed.preload.split(","))
 
 
 if __name__ == "__main__":
