@@ -44,12 +44,15 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_CONTAINERS = frozenset({dict, list})
+
+
 def copy_json(value: Any) -> Any:
     """A deep copy of JSON; several times faster than `copy.deepcopy`, which the simulator feels."""
-    if isinstance(value, dict):
-        return {k: copy_json(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [copy_json(v) for v in value]
+    if type(value) is dict:
+        return {k: copy_json(v) if type(v) in _CONTAINERS else v for k, v in value.items()}
+    if type(value) is list:
+        return [copy_json(v) if type(v) in _CONTAINERS else v for v in value]
     return value
 
 

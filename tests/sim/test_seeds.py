@@ -39,7 +39,7 @@ def build(seed: int) -> tuple[Simulation, list[Key]]:
     runs = []
     for n in range(between(1, 3, seed, "runs")):
         name = f"r{n}"
-        config = small_spec(name)["config"] | {"total_steps": between(40, 200, seed, "steps", n)}
+        config = small_spec(name)["config"] | {"total_steps": between(100, 400, seed, "steps", n)}
         workers = {"replicas": between(1, 3, seed, "replicas", n), "accelerator": "cpu"}
         grace = between(10, 60, seed, "grace", n)
         runs.append(sim.world.add_run(name, config=config, workers=workers, terminationGracePeriodSeconds=grace))

@@ -34,7 +34,7 @@ class Weather:
         self.outage_until = 0.0
         self.undo: list[tuple[float, Callable[[], None]]] = []
         self.is_nested = False
-        count = between(2, 9, seed, "faults")
+        count = between(3, 12, seed, "faults")
         self.due = sorted((between(5, 1000, seed, "at", n), n) for n in range(count))
         sim.cluster.before = self.before
         sim.cluster.after = self.after
@@ -65,11 +65,11 @@ class Weather:
         if self.sim.clock.monotonic() < self.outage_until:
             raise Unavailable("no connection")
         chance = unit(self.seed, "before", self.calls)
-        if call in WRITES and chance < 0.01:
+        if call in WRITES and chance < 0.03:
             raise OperatorKilled
-        if chance < 0.02:
+        if chance < 0.04:
             raise Unavailable("timeout")
-        if call == "replace_run_status" and chance < 0.06:
+        if call == "replace_run_status" and chance < 0.08:
             raise Conflict("somebody was faster")
         if chance > 0.93 and len(self.sim.operators) > 1 and not self.is_nested:
             self.is_nested = True
@@ -83,9 +83,9 @@ class Weather:
         if self.is_calm:
             return
         chance = unit(self.seed, "after", self.calls, call)
-        if chance < 0.01:
+        if chance < 0.03:
             raise OperatorKilled
-        if chance < 0.02:
+        if chance < 0.05:
             raise Unavailable("the answer was lost")
 
     def deliveries(self, event: object) -> int:
