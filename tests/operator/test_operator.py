@@ -1,0 +1,138 @@
+"""The running operator: events become keys, errors become retries, threads do what the simulator does by hand."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from trainrun_operator.clock import SystemClock
+from trainrun_operator.cluster import Key, WatchEvent
+from trainrun_operator.errors import ClusterError, Conflict, NotFound, Unavailable
+from trainrun_operator.operator import Operator
+from trainrun_operator.settings import Settings, local
+from trainrun_operator.testing import FakeClock, FakeCluster
+from trainrun_operator.testing.simulation import Simulation
+from trainrun_operator.testing.world import World
+
+
+def test_threads_carry_a_run_to_its_first_job_and_stop_when_told():
+    """With the machine's clock: the run's creation alone makes an attempt and its job."""
+    cluster, clock = FakeCluster(SystemClock()), SystemClock()
+    created = threading.Event()
+    cluster.after = lambda call: created.set() if call == "create_job" else None
+    operator = Operator(cluster, clock, local(), lambda line: None)
+    operator.start()
+    World(FakeClock(), cluster).add_run("a")
+    assert created.wait(20)
+    operator.stop()
+    assert [j["metadata"]["name"] for j in cluster.store.list("PyTorchJob")] == ["a-a0"]
+
+
+def test_a_run_that_was_there_before_the_operator_is_found():
+    """The first resync is at the start."""
+    sim = Simulation()
+    sim.cluster.deliveries = lambda event: 0
+    sim.world.add_run("a")
+    sim.operators[0] = sim._start()
+    sim.step()
+    assert "AttemptStarted" in sim.told()
+
+
+def test_a_lost_watch_costs_no_more_than_a_resync():
+    """Nothing at all is delivered; the run still gets through."""
+    sim = Simulation()
+    sim.cluster.deliveries = lambda event: 0
+    assert sim.finish(sim.world.add_run("a"), limit_seconds=2000)["result"] == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    "error", [Conflict("x"), NotFound("x"), Unavailable("x"), ClusterError("x")], ids=lambda e: type(e).__name__
+)
+def test_a_failing_pass_is_repeated_with_back_off(error):
+    """And the run goes on when the error is over."""
+    sim = Simulation()
+    calls = []
+
+    def fail(call: str) -> None:
+        if call == "replace_run_status" and len(calls) < 3:
+            calls.append(sim.clock.monotonic())
+            raise error
+
+    sim.cluster.before = fail
+    key = sim.world.add_run("a")
+    assert sim.finish(key)["result"] == "Succeeded"
+    assert len(calls) == 3
+
+
+def test_heartbeats_of_nodes_are_no_news():
+    """A change of what the rules look at is, and only for the runs on that node."""
+    sim = Simulation()
+    key = sim.world.add_run("a")
+    assert sim.until(lambda: bool(sim.world.status(key).get("attempts", [{}])[0].get("nodes")), limit_seconds=60)
+    operator = sim.operators[0]
+    while operator.process_due():
+        pass
+    node = sim.world.store.get("Node", Key("", "n0"))
+    operator.on_event(WatchEvent("MODIFIED", "Node", node))
+    while operator.process_due():
+        pass
+    operator.on_event(WatchEvent("MODIFIED", "Node", node))
+    assert operator.queue.pop_due() is None
+    free = sim.world.store.get("Node", Key("", "n3"))
+    operator.on_event(WatchEvent("DELETED", "Node", free))
+    assert operator.queue.pop_due() is None
+    operator.on_event(WatchEvent("DELETED", "Node", node))
+    assert operator.queue.pop_due() == key
+
+
+def test_objects_without_our_label_wake_nobody():
+    """Other people's pods."""
+    sim = Simulation()
+    sim.operators[0].on_event(WatchEvent("ADDED", "Pod", {"metadata": {"name": "x", "namespace": "y"}}))
+    sim.operators[0].resync_if_due()
+    assert sim.operators[0].queue.pop_due() is None
+
+
+def test_an_unreachable_api_delays_resync_and_node_news():
+    """Neither raises; both come back."""
+    sim = Simulation()
+
+    def fail(call: str) -> None:
+        raise Unavailable("x")
+
+    key = sim.world.add_run("a")
+    sim.cluster.before = fail
+    sim.operators[0].resync_if_due()
+    sim.world.kill_node("n0")
+    sim.operators[0].on_event(WatchEvent("DELETED", "Node", sim.world.store.get("Node", Key("", "n0"))))
+    sim.cluster.before = lambda call: None
+    assert sim.finish(key)["result"] == "Succeeded"
+
+
+def test_the_journal_has_one_line_per_decision_and_action_with_its_place():
+    """What `trainrun explain` and events.jsonl are made of."""
+    sim = Simulation()
+    sim.finish(sim.world.add_run("a"))
+    assert {"time", "namespace", "run", "attempt", "type", "rule", "reason", "message"} <= set(sim.journal[0])
+    assert sim.told() == ["AttemptStarted", "Starting", "Running", "Succeeded"]
+    assert [line["message"] for line in sim.journal if line["reason"] == "CreateJob"] == [
+        "create the job of attempt 0 with 2 workers"
+    ]
+
+
+def test_a_healthy_run_is_left_in_peace():
+    """Ten minutes of training: polled, but written at most about once a minute."""
+    sim = Simulation()
+    config = sim.world.store.get("TrainingRun", sim.world.add_run("x"))["spec"]["config"]
+    sim.cluster.store.delete("TrainingRun", Key("default", "x"))
+    sim.world.add_run("a", config={**config, "total_steps": 10_000})
+    sim.run(100)
+    before = len(sim.cluster.writes)
+    sim.run(600)
+    assert len(sim.cluster.writes) - before <= 12
+
+
+def test_settings_for_one_machine_only_ask_more_often():
+    """The same machinery."""
+    assert local().poll_suspect_seconds < Settings().poll_suspect_seconds
+    assert local().poll_timeout_seconds == Settings().poll_timeout_seconds

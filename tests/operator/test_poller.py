@@ -1,0 +1,191 @@
+"""Who is asked when, and which answers are news."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+from trainrun_api.contract import Progress
+from trainrun_operator.cluster import Key, ProgressAnswer
+from trainrun_operator.core.decision import Watch
+from trainrun_operator.errors import Unavailable
+from trainrun_operator.poller import Poller
+from trainrun_operator.senses import Senses
+from trainrun_operator.settings import Settings
+from trainrun_operator.testing import FakeClock, FakeCluster
+
+KEY = Key("default", "a")
+WATCH = Watch(
+    attempt=0,
+    is_suspect=False,
+    first_step_missing=False,
+    step_age_limit_seconds=20.0,
+    phase="training",
+    inplace_restarts=0,
+    heard_indices=frozenset({0}),
+    silent_indices=frozenset(),
+    ask_all=False,
+)
+
+
+class Stage:
+    """A poller, three running pods of attempt 0 and one of attempt 1, and agents that answer as told."""
+
+    def __init__(self) -> None:
+        self.clock, self.news, self.asked = FakeClock(), [], []
+        self.cluster = FakeCluster(self.clock)
+        self.answers: dict[int, ProgressAnswer] = {}
+        for attempt, index in ((0, 2), (0, 0), (0, 1), (1, 0)):
+            self._add_pod(attempt, index)
+        self.cluster.answer = self._answer
+        self.senses = Senses(15.0, 60.0)
+        self.poller = Poller(self.cluster, self.clock, Settings(), self.senses, self.news.append)
+
+    def _add_pod(self, attempt: int, index: int) -> None:
+        labels = {
+            "trainrun.dev/run": "a",
+            "trainrun.dev/attempt": str(attempt),
+            "training.kubeflow.org/replica-index": str(index),
+        }
+        pod = self.cluster.store.create(
+            {"kind": "Pod", "metadata": {"name": f"a-a{attempt}-{index}", "labels": labels}}
+        )
+        self.cluster.store.replace_status({**pod, "status": {"phase": "Running"}})
+
+    def _answer(self, pod) -> ProgressAnswer:
+        index = int(pod["metadata"]["labels"]["training.kubeflow.org/replica-index"])
+        self.asked.append(pod["metadata"]["name"])
+        return self.answers.get(index, record())
+
+    def poll(self, watch: Watch = WATCH) -> list[Key]:
+        """One round; who is enqueued."""
+        self.news.clear()
+        self.poller.poll(KEY, watch)
+        return list(self.news)
+
+
+def record(**changes) -> ProgressAnswer:
+    """A healthy answer."""
+    return ProgressAnswer(asdict(Progress(attempt=0, phase="training", step=5, step_age_seconds=1.0)) | changes)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """The stage."""
+    return Stage()
+
+
+def test_worker_0_is_asked_for_the_whole_run(stage):
+    """One call; nothing new, nobody enqueued."""
+    assert stage.poll() == []
+    assert stage.asked == ["a-a0-0"]
+
+
+def test_peers_are_asked_while_worker_0_is_silent(stage):
+    """The first that answers speaks for the run."""
+    stage.answers[0] = ProgressAnswer(None, "timeout")
+    assert stage.poll() == [KEY]
+    assert stage.asked == ["a-a0-0", "a-a0-1"]
+
+
+def test_everybody_is_asked_when_something_is_suspect(stage):
+    """Each silence is evidence of its own."""
+    stage.poll(replace(WATCH, ask_all=True, heard_indices=frozenset({0, 1, 2})))
+    assert stage.asked == ["a-a0-0", "a-a0-1", "a-a0-2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "watch", "is_news"),
+    [
+        (record(), WATCH, False),
+        (record(step_age_seconds=20.0), WATCH, False),
+        (record(step_age_seconds=20.1), WATCH, True),
+        (record(step_age_seconds=99.0), replace(WATCH, step_age_limit_seconds=None), False),
+        (record(phase="evaluating"), WATCH, True),
+        (record(inplace_restarts=1), WATCH, True),
+        (record(step_age_seconds=None), replace(WATCH, first_step_missing=True), False),
+        (record(), replace(WATCH, first_step_missing=True), True),
+        (record(schema=9), WATCH, True),
+        (record(heard={"1": 1.0}), WATCH, True),
+        (record(heard={"1": 99.0}), WATCH, True),
+        (record(heard={"1": 99.0}), replace(WATCH, silent_indices=frozenset({1})), False),
+    ],
+    ids=[
+        "healthy", "at the limit", "over the limit", "no limit", "phase", "in-place restart", "no step yet",
+        "first step", "unknown schema", "another agent heard", "another agent silent", "known silence",
+    ],
+)  # fmt: skip
+def test_an_answer_is_news_when_it_crosses_a_threshold(stage, answer, watch, is_news):
+    """The last decision's; else nobody is woken."""
+    stage.answers[0] = answer
+    assert stage.poll(watch) == ([KEY] if is_news else [])
+
+
+def test_all_agents_silent_is_news_once(stage):
+    """Then it is known."""
+    for index in range(3):
+        stage.answers[index] = ProgressAnswer(None, "refused")
+    known = replace(WATCH, heard_indices=frozenset())
+    assert stage.poll(known) == [KEY]
+    assert stage.poll(replace(known, silent_indices=frozenset({0, 1, 2}))) == []
+
+
+@pytest.mark.parametrize(("suspect", "seconds"), [(False, 30), (True, 5)], ids=["healthy", "suspect"])
+def test_a_watch_is_asked_at_once_and_then_at_its_interval(stage, suspect, seconds):
+    """Every 30 s when healthy, every 5 s when anything is suspect."""
+    stage.poller.watch(KEY, replace(WATCH, is_suspect=suspect))
+    stage.poller.run_due()
+    assert len(stage.asked) == 1
+    assert stage.poller.next_due_at() == seconds
+    stage.clock.advance(seconds - 1)
+    stage.poller.run_due()
+    assert len(stage.asked) == 1
+    stage.clock.advance(1)
+    stage.poller.run_due()
+    assert len(stage.asked) == 2
+
+
+def test_suspicion_asks_at_once_and_calm_does_not_put_it_off(stage):
+    """A pass in between never delays the next call."""
+    stage.poller.watch(KEY, WATCH)
+    stage.poller.run_due()
+    stage.clock.advance(10)
+    stage.poller.watch(KEY, WATCH)
+    assert stage.poller.next_due_at() == 30
+    stage.poller.watch(KEY, replace(WATCH, is_suspect=True))
+    assert stage.poller.next_due_at() == 10
+    stage.poller.watch(KEY, replace(WATCH, attempt=1))
+    assert stage.poller.next_due_at() == 10
+    stage.poller.watch(KEY, None)
+    assert stage.poller.next_due_at() is None
+
+
+def test_a_healthy_run_gets_a_pass_a_minute(stage):
+    """So that status.progress is fresh."""
+    stage.poller.watch(KEY, WATCH)
+    stage.poller.run_due()
+    assert stage.news == []
+    stage.clock.advance(60)
+    stage.poller.run_due()
+    assert stage.news == [KEY]
+
+
+def test_an_unreachable_api_is_not_silence_of_agents(stage):
+    """Nothing is noted; the next call tries again."""
+    stage.poller.watch(KEY, WATCH)
+
+    def fail(call: str) -> None:
+        raise Unavailable("x")
+
+    stage.cluster.before = fail
+    stage.poller.run_due()
+    assert (stage.asked, stage.news) == ([], [])
+    assert stage.senses.progress(KEY, 0).agents == {}
+
+
+def test_pods_that_do_not_run_are_not_asked(stage):
+    """A pending pod has no agent."""
+    for index in range(3):
+        stage.cluster.store.remove("Pod", Key("default", f"a-a0-{index}"))
+    assert stage.poll() == []
+    assert stage.asked == []
