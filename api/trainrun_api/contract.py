@@ -58,6 +58,9 @@ CAUSE_OF_EXIT: Mapping[int, str] = {
     ExitCode.STORAGE_REFUSED: "StorageRefused",
 }
 
+PEER_LOST = "PeerLost"
+"""Cause beside exit code 1 of a pod that only lost its peers: never what began it."""
+
 
 class Env:
     """Environment of a worker pod. The operator (or local mode) sets it; users may not."""

@@ -54,6 +54,7 @@ CAUSES: dict[str, CausePolicy] = {
     "Aborted": CausePolicy(True, True),
     "Killed": CausePolicy(True),
     "Terminated": CausePolicy(False),
+    "PeerLost": CausePolicy(False, True),
     "Stopped": CausePolicy(False),
     "TimeLimit": CausePolicy(False),
     "BadConfig": CausePolicy(False, sightings=1, advice="Correct spec.config."),

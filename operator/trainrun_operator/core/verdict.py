@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, TerminationMessage
+from trainrun_api.contract import CAUSE_OF_EXIT, PEER_LOST, ExitCode, TerminationMessage
 
 from trainrun_operator.core.observed import PodFacts, Terminated
 
@@ -42,9 +42,9 @@ CAUSE_OF_POD_REASON = {
 }
 """pod.status.reason as kubelet and node controller write it."""
 
-MAY_BE_ECHO = frozenset({"PodDeleted", "Stopped", "Terminated"})
+MAY_BE_ECHO = frozenset({"PodDeleted", "Stopped", "Terminated", PEER_LOST})
 """Ends that somebody asked for: a failed job's other pods are deleted by training-operator, a deleted job's by the
-garbage collector. They explain nothing by themselves."""
+garbage collector; or that another pod's end brought about. They explain nothing by themselves."""
 
 _NEVER = float("inf")
 
@@ -162,6 +162,8 @@ def _by_exit_code(pod: PodFacts, end: Terminated) -> Finding | None:
         if said.target_step is None or (said.step or 0) >= said.target_step:
             return None
         return _make(pod, "EndedEarly", "Certain", f"ended at step {said.step} of {said.target_step}", 3)
+    if said is not None and said.cause == PEER_LOST:
+        return _make(pod, PEER_LOST, "Likely", f"lost its peers: {said.message}", 4)
     if said is not None and said.signal in CAUSE_OF_SIGNAL:
         return _make(
             pod, CAUSE_OF_SIGNAL[said.signal], "Likely", f"a worker died of signal {said.signal}: {said.message}", 1

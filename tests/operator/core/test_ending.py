@@ -135,6 +135,7 @@ def test_an_unproved_end_waits_for_more_words(said):
         (ended_pod(1, 134), "Aborted", "Restarting", 1),
         (ended_pod(1, 143), "Terminated", "Restarting", 0),
         (ended_pod(1, 127), "CommandNotFound", "Failed", 0),
+        (ended_pod(1, 1, words(1, cause="PeerLost")), "PeerLost", "Restarting", 0),
         (ended_pod(1, 1, words(1, signal=11)), "SegmentationFault", "Restarting", 1),
         (make_pod(1, phase="Failed", reason="Evicted", message="node was low on memory"), "Evicted", "Restarting", 0),
         (make_pod(1, phase="Failed", reason="Evicted", message="ephemeral-storage"), "StorageEvicted", "Restarting", 1),
@@ -168,6 +169,12 @@ def test_the_platforms_word_outranks_a_program_error():
     """A peer of an OOM-killed pod dies of the lost connection."""
     pods = (ended_pod(0, 1, words(1), seconds_ago=9), ended_pod(1, 137, reason="OOMKilled", seconds_ago=5))
     assert cause(decide(running(pods=pods))) == "OOMKilled"
+
+
+def test_a_lost_peer_never_hides_what_it_was_lost_to():
+    """The pod that only saw a connection close ends first; the error of the other is the cause."""
+    pods = (ended_pod(0, 1, words(1, cause="PeerLost"), seconds_ago=9), ended_pod(1, 1, words(1), seconds_ago=5))
+    assert cause(decide(running(pods=pods))) == "ProgramError"
 
 
 def test_among_equals_the_earliest_counts():

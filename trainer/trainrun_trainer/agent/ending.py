@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional
 
-from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, Outcome, TerminationMessage, most_telling
+from trainrun_api.contract import CAUSE_OF_EXIT, PEER_LOST, ExitCode, Outcome, TerminationMessage, most_telling
 
 PROGRAM_ERROR = CAUSE_OF_EXIT[ExitCode.ERROR]
 
@@ -98,7 +98,7 @@ def _from_failure(end: End, failure: Mapping[str, Any]) -> Dict[str, Any]:
         end,
         ExitCode.ERROR,
         failure.get("message") or "a worker died",
-        cause="PeerLost" if failure.get("collateral") else PROGRAM_ERROR,
+        cause=PEER_LOST if failure.get("collateral") else PROGRAM_ERROR,
         fingerprint=failure.get("fingerprint"),
         signal=failure.get("signal"),
         failed_at_age_seconds=None if age is None else round(max(0.0, age), 3),
@@ -122,6 +122,11 @@ def _command(end: End) -> Dict[str, Any]:
     returncode = end.returncode if end.returncode is not None else int(ExitCode.ERROR)
     if returncode < 0:
         message = "the command was killed by %s" % signal_name(-returncode)
+        if end.stop is not None:  # the signal that we passed on to it
+            cause = CAUSE_OF_EXIT[end.stop.exit_code]
+            return _fields(
+                end, 128 - returncode, "%s; %s" % (end.stop.reason, message), cause=cause, signal=-returncode
+            )
         return _fields(end, 128 - returncode, message, signal=-returncode, failed_at_age_seconds=0.0)
     if returncode == 0:
         return _fields(end, 0, "the command ended with exit code 0")
