@@ -70,7 +70,7 @@ def test_an_undisturbed_run_leaves_everything_a_reader_needs(calm: Story) -> Non
         (["kill-operator@step=25"], ["Done"]),
         (["corrupt-checkpoint@latest"], ["NodeLost", "Done"]),
         (
-            ["kill-worker@step=4", "kill-operator@step=13", "lose-node@step=13,rank=0", "lose-node@step=29",
+            ["kill-worker@step=4", "lose-node@step=13,rank=0", "kill-operator@step=20", "lose-node@step=29",
              "corrupt-checkpoint@latest"],
             ["NodeLost", "NodeLost", "Done"],
         ),

@@ -67,6 +67,7 @@ class LocalCluster:
     def start(self) -> list[str]:
         """Apply what is desired, adopt living pods, start the control plane; returns the adopted pods' names."""
         self._apply_desired()
+        self._slots.tick()  # what happened to nodes meanwhile is known before anybody asks
         adopted = self._kubelet.adopt()
         self._thread.start()
         return adopted

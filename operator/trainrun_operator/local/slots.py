@@ -34,7 +34,6 @@ class Slots:
         self._store = store
         self._now = now
         self._lost = lost
-        self._lost_since: dict[str, float] = {}
         self._beat_at = float("-inf")
 
     def is_lost(self, node: str) -> bool:
@@ -63,7 +62,7 @@ class Slots:
                 if is_beat_due:
                     self._set_ready(node, "True", "KubeletReady", "the slot takes pods")
                 continue
-            silence = moment - self._lost_since.setdefault(name, moment)
+            silence = self._now().timestamp() - (self._lost / name).stat().st_mtime  # outlives this process
             if silence >= REPLACED_AFTER_SECONDS:
                 self._replace(node)
             elif silence >= NOT_READY_AFTER_SECONDS:
@@ -79,7 +78,6 @@ class Slots:
         name, slot = node["metadata"]["name"], int(node["metadata"]["labels"][SLOT_LABEL])
         head, _, generation = name.partition("-r")
         self._store.delete("Node", Key("", name))
-        self._lost_since.pop(name, None)
         self._join(slot, f"{head}-r{int(generation or 0) + 1}")
 
     def _join(self, slot: int, name: str) -> None:
