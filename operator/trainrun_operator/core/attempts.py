@@ -115,11 +115,12 @@ def _last_step(situation: Situation) -> int | None:
 
 def _with_last_words(situation: Situation, status: TrainingRunStatus) -> TrainingRunStatus:
     """Termination messages may name a newer checkpoint than the last progress record did."""
-    best = status.checkpoint
+    best, target = status.checkpoint, status.progress.total_steps
     for pod in situation.pods:
         said = pod.terminated.message if pod.terminated else None
         if said is None:
             continue
+        target = said.target_step if said.target_step is not None else target
         seen: datetime = (pod.terminated.finished_at if pod.terminated else None) or situation.now
         for durable in (said.durable_checkpoint, said.final_checkpoint):
             found = checkpoint_from(durable, seen)
@@ -128,5 +129,7 @@ def _with_last_words(situation: Situation, status: TrainingRunStatus) -> Trainin
     progress = status.progress
     last = _last_step(situation)
     if last is not None and last > (progress.step or -1):
-        progress = progress.model_copy(update={"step": last, "updated_at": to_text(situation.now)})
+        progress = progress.model_copy(
+            update={"step": last, "total_steps": target, "updated_at": to_text(situation.now)}
+        )
     return status.model_copy(update={"checkpoint": best, "progress": progress})

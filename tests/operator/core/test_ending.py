@@ -415,3 +415,10 @@ def test_an_attempt_without_a_job_has_nothing_to_abort():
     """A node of an attempt that never got a job cannot take it down with a StopJob."""
     decision = decide(running(attempt=fresh_attempt(), jobs=(), pods=(ended_pod(0, 20, words(20)),)))
     assert not actions(decision, StopJob)
+
+
+def test_a_success_that_was_never_heard_of_before_names_its_steps():
+    """The operator was away while the run trained; the last words are enough."""
+    pods = (ended_pod(0, 0, words(0)), ended_pod(1, 0, words(0)))
+    status = decide(running(pods=pods, progress=ProgressFacts(0))).status
+    assert (status["progress"]["step"], status["progress"]["totalSteps"], status["checkpoint"]["step"]) == (100, 100, 100)
