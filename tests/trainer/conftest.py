@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -41,6 +41,20 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages = [topics[name] for name in sorted(topics)][:NUM_TOPICS]
     (root / "general" / "topics.jsonl").write_text("".join(json.dumps({"text": page}) + "\n" for page in pages))
     return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Site]:
+    """The standard run without a fault, once per number of ranks: what disturbed runs are compared with."""
+    done: dict[int, Site] = {}
+
+    def by_world_size(world_size: int) -> Site:
+        if world_size not in done:
+            done[world_size] = Site(text, tmp_path_factory.mktemp(f"undisturbed{world_size}"))
+            done[world_size].finish(world_size)
+        return done[world_size]
+
+    return by_world_size
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.trainer.ranks import finish, launch
 from tests.trainer.runs import Site, only_code, was_killed
 
 pytestmark = pytest.mark.timeout(300)
+Reference = Callable[[int], Site]
 
 
 def flip(path: Path) -> None:
@@ -41,9 +43,8 @@ def events(site: Site, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("part", ["tensors", "manifest"])
-def test_a_flipped_bit_means_the_older_checkpoint(text: Path, tmp_path: Path, part: str) -> None:
+def test_a_flipped_bit_means_the_older_checkpoint(site: Site, undisturbed: Reference, part: str) -> None:
     """The newest one is damaged: the one before it is taken, the reason is logged, and the run ends equal."""
-    site = Site(text, tmp_path / "damaged")
     was_killed(site.run(2, "kill_in_slot", on_rank=1, nth=6 * 8 + 2), 1)
     if part == "tensors":
         flip_tensors(site, "step-8-c1")
@@ -52,10 +53,8 @@ def test_a_flipped_bit_means_the_older_checkpoint(text: Path, tmp_path: Path, pa
     site.finish(2)
     assert site.resumed_from() == 4
     assert "step-8-c1" in events(site, "checkpoint-skipped")[0]["reason"]
-    undisturbed = Site(text, tmp_path / "undisturbed")
-    undisturbed.finish(2)
-    assert site.losses() == undisturbed.losses()
-    assert site.digests() == undisturbed.digests()
+    assert site.losses() == undisturbed(2).losses()
+    assert site.digests() == undisturbed(2).digests()
 
 
 def test_two_later_invalid_checkpoints_end_the_run_with_40(site: Site) -> None:
@@ -132,14 +131,11 @@ def test_a_failed_save_does_not_stop_training(site: Site, hook: str) -> None:
     assert json.loads((site.progress / "rank0.json").read_text())["save_error"] is None
 
 
-def test_a_full_disk_loses_no_metrics_line(text: Path, tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_metrics_line(site: Site, undisturbed: Reference) -> None:
     """While nothing can be written training goes on; the lines follow, before the next manifest."""
-    site = Site(text, tmp_path / "full")
     only_code(site.run(2, "full_disk", first=2, last=6), 0)
     assert [event["step"] for event in events(site, "save-failed")] == [4]
-    undisturbed = Site(text, tmp_path / "undisturbed")
-    undisturbed.finish(2)
-    assert site.losses() == undisturbed.losses()
+    assert site.losses() == undisturbed(2).losses()
     assert set(site.digests()) == {0, 8, 12}
 
 

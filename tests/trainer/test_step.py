@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.loss import IGNORED, loss_sum
 from trainrun_trainer.model import build_model, forward, refuse_if_documents_leak
 from trainrun_trainer.order import mix
+from trainrun_trainer.plan import parse_interval
 from trainrun_trainer.ranks import Ranks
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.step import agree, clip
+from trainrun_trainer.train import is_save_time
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 0, 1, CPU)
@@ -121,3 +125,15 @@ def test_the_rows_digest_depends_on_the_order_of_steps() -> None:
     start = TrainState()
     assert start.after_step(8, 1).after_step(8, 2) != start.after_step(8, 2).after_step(8, 1)
     assert TrainState.from_counters(start.after_step(8, 1).counters()) == start.after_step(8, 1)
+
+
+@pytest.mark.parametrize(
+    ("rank", "interval", "age_seconds", "is_due"),
+    [(0, "10m", 601, True), (0, "10m", 599, False), (1, "10m", 601, False), (0, 5, 601, False), (0, "auto", 301, True)],
+)
+def test_rank_0_asks_for_a_save_by_time(rank: int, interval: int | str, age_seconds: int, is_due: bool) -> None:
+    """An interval after the last save began, whether it failed or not."""
+    tried = SimpleNamespace(tried_monotonic=time.monotonic() - age_seconds)
+    plan = SimpleNamespace(save=parse_interval(interval))
+    run: Any = SimpleNamespace(ranks=Ranks(rank, rank, 2, CPU), plan=plan, checkpoints=tried)
+    assert is_save_time(run) is is_due

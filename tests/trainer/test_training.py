@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def test_nan_on_one_rank_is_31_on_every_rank_before_the_weights_change(site: Sit
     assert {p.name: p.read_text() for p in tmp_path.glob("steps*")} == {"steps0": "..", "steps1": ".."}
 
 
-def test_a_stop_request_stops_all_ranks_after_the_same_step(text: Path, tmp_path: Path) -> None:
+def test_a_stop_request_stops_all_ranks_after_the_same_step(
+    site: Site, undisturbed: Callable[[int], Site], tmp_path: Path
+) -> None:
     """One rank is held by a fault of local mode, the request comes, both save together; the run then ends equal."""
-    site = Site(text, tmp_path / "stopped")
     faults = tmp_path / "faults"
     faults.mkdir()
     fault = {"id": "f1", "kind": "hang-worker", "step": 5, "rank": -1}
@@ -57,12 +59,10 @@ def test_a_stop_request_stops_all_ranks_after_the_same_step(text: Path, tmp_path
     assert outcome["target_step"] == 12
     (site.progress / "stop.json").unlink()
     site.finish(2)
-    undisturbed = Site(text, tmp_path / "undisturbed")
-    undisturbed.finish(2)
-    assert site.losses() == undisturbed.losses()
-    assert site.digests().items() - {(6, site.digests()[6])} == undisturbed.digests().items()
+    assert site.losses() == undisturbed(2).losses()
+    assert site.digests().items() - {(6, site.digests()[6])} == undisturbed(2).digests().items()
     evaluations = [line.get("eval") for line in site.metrics()[0]]
-    assert evaluations == [line.get("eval") for line in undisturbed.metrics()[0]], (
+    assert evaluations == [line.get("eval") for line in undisturbed(2).metrics()[0]], (
         "a due evaluation is done after resume"
     )
 
@@ -199,6 +199,8 @@ def test_what_may_not_change_on_resume_is_refused_by_name(site: Site) -> None:
     site.finish(1)
     site.changes = {"total_steps": 3, "eval": None}
     site.finish(1)
+    site.changes = {"total_steps": 2, "eval": None}
+    assert "config.total_steps=2, but 3 steps" in only_code(site.run(1), 20)["message"]
     site.changes = {"total_steps": 4, "seed": 9}
     message = only_code(site.run(1), 20)["message"]
     assert "config.seed is 9" in message and "step 3" in message

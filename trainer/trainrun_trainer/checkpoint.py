@@ -77,6 +77,8 @@ class Checkpoints:
         """config, config_hash, data_hash and numerics of every manifest."""
         self.keep_last, self.keep_every_steps = keep_last, keep_every_steps
         self.durable: Durable | None = None
+        self.tried_monotonic = time.monotonic()
+        """When the last save began, or this group: the next one by time is due an interval later."""
         self.proven: set[Stored] = set()
 
     def snapshot(self, state: TrainState) -> HostCopy:
@@ -90,6 +92,7 @@ class Checkpoints:
         Raises SaveFailed if some rank could not write (nothing of the save is left), Fenced if a newer
         claim exists.
         """
+        self.tried_monotonic = time.monotonic()
         step = copy.state.step
         place = CheckpointLayout.step_dir(step, self.claim.k)
         self.ranks.decide(lambda: refuse_if_fenced(self.storage, self.claim))

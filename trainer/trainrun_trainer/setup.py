@@ -179,6 +179,11 @@ def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> 
             f"config.{first} is {now.get(first)!r}, but step {manifest['step']} was trained with {then.get(first)!r}; "
             f"on resume only {', '.join(sorted(CHANGEABLE))} may change (changed: {', '.join(changed)})"
         )
+    if now["total_steps"] < manifest["step"]:
+        raise ConfigError(
+            f"config.total_steps={now['total_steps']}, but {manifest['step']} steps are trained; raise it, or go back "
+            "with resume.from=Step in a new run"
+        )
     if manifest["data_hash"] != described["data_hash"]:
         raise ConfigError(
             f"the data is {described['data_hash']}, but step {manifest['step']} was trained on {manifest['data_hash']}"

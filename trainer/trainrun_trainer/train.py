@@ -74,10 +74,10 @@ def train(run: Run) -> Outcome:
 
 def is_save_time(run: Run) -> bool:
     """Rank 0's clock says that a checkpoint is due by time; the step's all-reduce tells the others."""
-    seconds, durable = run.plan.save.seconds, run.checkpoints.durable
-    if run.ranks.rank != 0 or seconds is None or durable is None:
+    seconds = run.plan.save.seconds
+    if run.ranks.rank != 0 or seconds is None:
         return False
-    return time.monotonic() - durable.committed_monotonic >= seconds
+    return time.monotonic() - run.checkpoints.tried_monotonic >= seconds
 
 
 def save(run: Run, is_required: bool) -> None:
