@@ -10,9 +10,7 @@ import trainrun_trainer
 
 ROOT = Path(trainrun_trainer.__file__).parent
 MODULES = sorted(ROOT.glob("*.py"))
-KNOW_ACTS_AT_IMPORT = {"launcher_preload.py"}
-"""The first module of the fork server: being imported there is its work."""
-ACCELERATORS = {"device.py", "accelerators.py"}
+KNOW_ACCELERATORS = {"device.py", "accelerators.py"}
 ACTS_AT_IMPORT = {"launcher_preload.py"}
 """The first module of the fork server: being imported there is its work."""
 ACCELERATORS = {"cuda", "xla", "neuron", "mps", "xpu", "torch_neuronx", "torch_xla", "pynvml"}
