@@ -116,6 +116,21 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(file: Path, workdir: Path, st
     assert sorted(p.name for p in story.folder.rglob("*")) == before
 
 
+def test_third_ctrl_c_kills_what_does_not_stop(file: Path, workdir: Path, story: Story) -> None:
+    """A held worker cannot save: the second signal names what is waited for, the third ends it, exit 10."""
+    process = start(file, workdir)
+    held = Hold(story, 5)
+    held.wait()
+    assert process.stdout is not None
+    waited_for = "still waiting for tiny-a0-worker-0, tiny-a0-worker-1"
+    for number, words in ((signal.SIGINT, "stopping:"), (signal.SIGTERM, waited_for), (signal.SIGINT, "stopped")):
+        process.send_signal(number)
+        assert eventually(lambda: [line for line in (process.stdout.readline(),) if words in line])  # noqa: B023
+    assert finish(process)[0] == 10
+    assert marked(workdir) == []
+    assert max(story.digests()) == 0
+
+
 def test_killed_supervisor_is_succeeded_by_one_that_adopts(
     file: Path, workdir: Path, story: Story, calm: Story
 ) -> None:

@@ -51,7 +51,7 @@ def run(
     Exit codes: 0 Succeeded, 1 Failed, 2 wrong arguments, 3 workdir in use, 10 stopped on request, 20 manifest refused.
     """
     from trainrun_operator.cli.run import run_order
-    from trainrun_operator.local.supervisor import Order
+    from trainrun_operator.local.order import Order
 
     raise typer.Exit(run_order(Order(file, workdir, nodes, tuple(fault or ()))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ class LiveView:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._phase = ""
+        self._phase_since = 0.0
 
     def say(self, text: str) -> None:
         """A sentence above the state."""
@@ -39,15 +42,18 @@ class LiveView:
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Draw the state anew."""
+        phase = str((snapshot.run.get("status") or {}).get("phase") or "Pending")
+        if phase != self._phase:
+            self._phase, self._phase_since = phase, time.monotonic()
         self._live.start()  # does nothing when it runs already
-        self._live.update(state_panel(snapshot), refresh=True)
+        self._live.update(state_panel(snapshot, time.monotonic() - self._phase_since), refresh=True)
 
     def close(self) -> None:
         """Give the terminal back."""
         self._live.stop()
 
 
-def state_panel(snapshot: Snapshot) -> Group:
+def state_panel(snapshot: Snapshot, phase_seconds: float) -> Group:
     """Three lines: where the run is, how it trains, what was decided last."""
     status = snapshot.run.get("status") or {}
     progress = snapshot.progress
@@ -59,6 +65,7 @@ def state_panel(snapshot: Snapshot) -> Group:
     head.add_row(
         Text(snapshot.run["metadata"]["name"], style="bold"),
         Text(str(status.get("phase") or "Pending"), style="green" if status.get("phase") == "Running" else "yellow"),
+        f"{phase_seconds:.0f} s",
         f"attempt {status.get('attempt', '-')}",
         ProgressBar(total=total or 1, completed=step, width=BAR_WIDTH),
         f"step {step}/{total or '?'}",

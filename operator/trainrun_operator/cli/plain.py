@@ -17,10 +17,15 @@ class PlainView:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._told_share = 0
+        self._is_heard = True
 
     def say(self, text: str) -> None:
-        """A sentence of the supervisor."""
-        print(text, file=self._stream, flush=True)
+        """A sentence of the supervisor. A reader that went away (`| head`) does not end the run."""
+        if self._is_heard:
+            try:
+                print(text, file=self._stream, flush=True)
+            except BrokenPipeError:
+                self._is_heard = False
 
     def event(self, record: Mapping[str, Any]) -> None:
         """A line per event that a person wants to know."""

@@ -9,7 +9,8 @@ from trainrun_operator.cli.plain import PlainView
 from trainrun_operator.errors import LocalModeError
 from trainrun_operator.local.faults import UnknownFaultError
 from trainrun_operator.local.observer import Observer
-from trainrun_operator.local.supervisor import Exit, ManifestRefusedError, Order, supervise
+from trainrun_operator.local.order import Exit, ManifestRefusedError, Order
+from trainrun_operator.local.supervisor import supervise
 from trainrun_operator.local.workdir import WorkdirInUseError
 
 

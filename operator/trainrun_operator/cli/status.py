@@ -13,7 +13,7 @@ from trainrun_operator.cli.finding import find_run
 from trainrun_operator.cli.plain import progress_line
 from trainrun_operator.local.disk import read_json
 from trainrun_operator.local.layout import RunDir
-from trainrun_operator.local.state import ask_progress, durable_step, live_pods
+from trainrun_operator.local.state import ask_progress, durable_step, is_supervised, live_pods
 
 ATTEMPTS_SHOWN = 8
 
@@ -27,6 +27,8 @@ def show_status(workdir: Path, name: str | None) -> int:
     ready: Mapping[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
     console.print(f"{run_dir.name}: {status.get('phase') or 'Pending'} ({ready.get('reason', '-')})", style="bold")
     console.print(f"  {ready.get('message', '')}")
+    if status.get("result") is None and not is_supervised(run_dir):
+        console.print("  nobody supervises it now; the same trainrun run command goes on", style="yellow")
     for label, text in _facts(run_dir, status):
         console.print(f"  {label:<11}{text}")
     attempts = status.get("attempts") or []

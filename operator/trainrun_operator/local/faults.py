@@ -20,7 +20,7 @@ from trainrun_operator.local.corruption import corrupt_newest
 from trainrun_operator.local.disk import read_json, write_json
 from trainrun_operator.local.layout import RunDir
 from trainrun_operator.local.pod_process import POD_FOLDER
-from trainrun_operator.local.process import ProcessId, Tree, environment_value
+from trainrun_operator.local.process import ProcessId, Tree, environment_value, halt
 
 Kind = Literal["lose-node", "kill-worker", "hang-worker", "kill-operator"]
 KINDS: tuple[Kind, ...] = ("lose-node", "kill-worker", "hang-worker", "kill-operator")
@@ -125,7 +125,7 @@ class FaultMaker:
             if holder is None or (fault.kind == "kill-operator" and operator_pid is None):
                 continue  # nobody waits, or a worker that died waiting: its successor will come by
             if fault.kind != "kill-operator":
-                os.kill(holder.worker, signal.SIGSTOP)  # or it would go on as soon as it sees `.done`
+                halt(holder.worker)  # or it would go on as soon as it sees `.done`
             if fault.id == self._plan.corrupt_before:
                 records += self._corrupt(held)
             write_json(self._mark(fault.id, "done"), held)

@@ -36,6 +36,7 @@ from trainrun_operator.local.pod_process import (
 from trainrun_operator.local.pod_status import CONTAINER_LOST, ended_status, running_status, waiting_status
 from trainrun_operator.local.ports import PortBook
 from trainrun_operator.local.process import ProcessId, Tree, find_leader
+from trainrun_operator.local.scheduler import ENDED
 from trainrun_operator.local.slots import Slots
 from trainrun_operator.objects import ObjectStore, timestamp
 
@@ -86,8 +87,10 @@ class Kubelet:
     def adopt(self) -> list[str]:
         """Take over what an earlier operator process started; returns the names of the pods that live."""
         for pod in self._store.list("Pod"):
-            uid = pod["metadata"]["uid"]
-            folder = self._dir.pods / uid
+            folder = self._dir.pods / pod["metadata"]["uid"]
+            if pod["status"]["phase"] in ENDED:  # told already; only the record was not yet put away
+                (folder / RECORD).unlink(missing_ok=True)
+                continue
             record = read_json(folder / RECORD)
             if record is not None:
                 process, started_at = ProcessId.from_json(record["process"]), record["started_at"]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PROC = Path("/proc")
+HALT_SECONDS = 5.0
+"""A stop is carried out when the process runs next; only one stuck in the kernel takes longer."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,17 @@ def find_leader(variable: str, value: str) -> ProcessId | None:
         if int(stat[5]) == pid and environment_value(pid, variable) == value
     ]
     return min(leaders, key=lambda leader: leader.start_ticks, default=None)
+
+
+def halt(pid: int) -> None:
+    """SIGSTOP, and wait until the kernel has stopped it: a busy machine takes its time."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + HALT_SECONDS
+    while time.monotonic() < deadline:
+        stat = _stat(pid)
+        if stat is None or stat[2] in "TtZX":
+            return
+        time.sleep(0.001)
 
 
 def _processes() -> Iterator[tuple[int, list[str]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from trainrun_operator.cluster import Object
 from trainrun_operator.local.agent_client import ask
 from trainrun_operator.local.corruption import newest_committed
 from trainrun_operator.local.disk import ObjectFiles, read_json
-from trainrun_operator.local.layout import RunDir
+from trainrun_operator.local.layout import LOCK, RunDir
 from trainrun_operator.local.pod_process import POD_FOLDER
 from trainrun_operator.local.process import ProcessId, Tree
 
@@ -62,6 +64,25 @@ def kill_pods(run_dir: RunDir) -> None:
     """End every pod process at once."""
     for pod in live_pods(run_dir):
         pod.tree.kill()
+
+
+def end_pods(run_dir: RunDir, seconds: float) -> None:
+    """Let every pod save and end by itself: agents need no operator for that. What is left then is killed."""
+    for pod in live_pods(run_dir):
+        pod.tree.leader.signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while live_pods(run_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    kill_pods(run_dir)
+
+
+def is_supervised(run_dir: RunDir) -> bool:
+    """Whether the process that took the workdir last still lives."""
+    try:
+        holder = int((run_dir.root.parent / LOCK).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return ProcessId.of(holder) is not None
 
 
 def ask_progress(run_dir: RunDir) -> Mapping[str, Any]:

@@ -8,33 +8,30 @@ the supervisor wants of it (start, edit, stop) it writes down as the desired man
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-from trainrun_api.manifest import load_manifest
-from trainrun_api.validate import validate_file, validate_update
 
 from trainrun_operator.clock import SystemClock
 from trainrun_operator.cluster import Object
 from trainrun_operator.errors import LocalModeError
 from trainrun_operator.local.child import OperatorChild
 from trainrun_operator.local.disk import read_json, write_json
-from trainrun_operator.local.faults import FaultMaker, Plan, UnknownFaultError, plan_faults
+from trainrun_operator.local.faults import FaultMaker, Plan
 from trainrun_operator.local.journal import Journal
 from trainrun_operator.local.layout import LOCK, RunDir
 from trainrun_operator.local.merge import MetricsFile
 from trainrun_operator.local.observer import Observer, Snapshot
-from trainrun_operator.local.state import (
-    ask_progress,
-    durable_step,
-    has_workload,
-    kill_pods,
-    live_pods,
-    stored_run,
+from trainrun_operator.local.order import (
+    Exit,
+    Order,
+    checked_manifest,
+    earlier_start,
+    number_of_slots,
+    planned_faults,
+    result_of,
+    verdict_of,
 )
+from trainrun_operator.local.state import ask_progress, durable_step, end_pods, has_workload, kill_pods, live_pods
 from trainrun_operator.local.stopping import StopRequests
 from trainrun_operator.local.tailing import Follower
 from trainrun_operator.local.workdir import lock_workdir
@@ -47,45 +44,21 @@ CLEANUP_SECONDS = 30.0
 """After the verdict the operator clears the last pods away; a run that is over does not wait for ever for that."""
 
 
-class Exit(IntEnum):
-    """Exit codes of `trainrun run`."""
-
-    SUCCEEDED = 0
-    FAILED = 1
-    USAGE = 2
-    IN_USE = 3
-    STOPPED = 10
-    REFUSED = 20
-
-
-class ManifestRefusedError(LocalModeError):
-    """The manifest cannot be run; the sentences say why."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What `trainrun run` was asked to do."""
-
-    file: Path
-    workdir: Path
-    nodes: int | None = None
-    faults: tuple[str, ...] = ()
-
-
 def supervise(order: Order, observer: Observer) -> Exit:
-    """Run a manifest to its end. Raises ManifestRefusedError, UnknownFaultError, WorkdirInUseError, LocalModeError."""
-    manifest = _checked(order.file)
-    spec, name = manifest["spec"], manifest["metadata"]["name"]
-    plan = _plan(order.faults, spec)
-    replicas = int(spec.get("workers", {}).get("replicas", 1))
-    nodes = order.nodes if order.nodes is not None else replicas + 1
-    run_dir = RunDir(order.workdir.resolve() / name)
+    """Run a manifest to its end.
+
+    Raises ManifestRefusedError, UnknownFaultError, WorkdirInUseError, LocalModeError.
+    """
+    manifest = checked_manifest(order.file)
+    plan = planned_faults(order.faults, manifest["spec"])
+    run_dir = RunDir(order.workdir.resolve() / manifest["metadata"]["name"])
     with lock_workdir(order.workdir, LOCK), StopRequests() as stops:
+        earlier = earlier_start(run_dir, manifest)
+        if earlier is not None and result_of(earlier) is not None:
+            return _say_over(run_dir, earlier, observer)
         run_dir.make()
-        over = _already_over(run_dir, manifest, observer)
-        if over is not None:
-            return over
-        desired = {"manifest": manifest, "folder": str(order.file.resolve().parent), "nodes": nodes}
+        folder = str(order.file.resolve().parent)
+        desired = {"manifest": manifest, "folder": folder, "nodes": number_of_slots(order, manifest["spec"])}
         return Supervisor(run_dir, desired, plan, observer, stops).run()
 
 
@@ -109,7 +82,8 @@ class Supervisor:
         self._next_snapshot = 0.0
         self._over_since: float | None = None
         self._last_decision: dict[str, Any] = {}
-        self._last_save_error: str | None = None
+        self._save_error: str | None = None
+        self._inplace_restarts = 0
 
     def run(self) -> Exit:
         """Until the run is over, or stopped as asked."""
@@ -131,7 +105,7 @@ class Supervisor:
                     return code
                 time.sleep(TICK_SECONDS)
         except LocalModeError:
-            kill_pods(self._dir)  # nobody would look after them
+            end_pods(self._dir, float(self._desired["manifest"]["spec"].get("terminationGracePeriodSeconds", 120)))
             raise
         finally:
             self._child.stop()
@@ -164,16 +138,22 @@ class Supervisor:
         run = read_json(self._dir.status) if moment >= self._next_snapshot else None
         if run is not None:
             progress = ask_progress(self._dir)
-            self._note_save_error(progress.get("save_error"))
+            self._note_trouble(progress)
             self._observer.snapshot(Snapshot(run, progress, self._last_decision))
             self._next_snapshot = moment + SNAPSHOT_SECONDS
 
-    def _note_save_error(self, error: str | None) -> None:
-        """A failed save does not stop training, so it must not pass unseen."""
-        if error is not None and error != self._last_save_error:
+    def _note_trouble(self, progress: Mapping[str, Any]) -> None:
+        """What the pods mend by themselves is no matter of the operator, but it must not pass unseen."""
+        error, restarts = progress.get("save_error"), int(progress.get("inplace_restarts") or 0)
+        where = {"type": "event", "severity": "Warning", "attempt": progress.get("attempt")}
+        if error is not None and error != self._save_error:
             message = f"a checkpoint could not be saved, training goes on and tries again at the next one: {error}"
-            self._tell({"type": "event", "severity": "Warning", "reason": "SaveFailed", "message": message})
-        self._last_save_error = error
+            self._tell({**where, "reason": "SaveFailed", "message": message})
+        if restarts > self._inplace_restarts:
+            message = f"a worker died; the group started again within its pods ({restarts} so far in this attempt)"
+            self._tell({**where, "reason": "RestartedInPlace", "message": message})
+        if progress:
+            self._save_error, self._inplace_restarts = error, restarts
 
     def _heed_stop_requests(self) -> None:
         if self._stops.count == self._told_stops:
@@ -228,7 +208,9 @@ class Supervisor:
 
     def _say_result(self, run: Object) -> Exit:
         self._show()
-        self._observer.say(f"{self._dir.name}: {_verdict(run)}")
+        self._observer.say(f"{self._dir.name}: {verdict_of(run)}")
+        if len(run["status"].get("attempts") or []) > 1:
+            self._observer.say(f"why it restarted: trainrun explain {self._dir.name} --workdir {self._dir.root.parent}")
         return Exit.SUCCEEDED if run["status"]["result"] == "Succeeded" else Exit.FAILED
 
     def _say_stopped(self) -> Exit:
@@ -250,55 +232,13 @@ class Supervisor:
         for line in self._events.read():
             self._observer.event(line)
         self._observer.close()
-        write_report(self._dir.root)
+        self._observer.say(f"report: {write_report(self._dir.root)}")
 
 
-def _checked(file: Path) -> Object:
-    problems = validate_file(file)
-    if problems:
-        raise ManifestRefusedError("\n".join(problem.message for problem in problems))
-    manifest = load_manifest(file)
-    path = str(manifest["spec"]["checkpoint"]["path"])
-    if path.startswith("s3://"):
-        raise ManifestRefusedError(
-            f"spec.checkpoint.path={path} is not yet available: this version stores checkpoints in folders only; "
-            "give an absolute path"
-        )
-    return manifest
-
-
-def _plan(faults: Sequence[str], spec: Object) -> Plan:
-    if not faults:
-        return Plan()
-    if spec.get("command"):
-        raise UnknownFaultError("--fault needs the steps of our trainer, and spec.command starts another program")
-    workers = spec.get("workers", {})
-    world_size = int(workers.get("replicas", 1)) * int(workers.get("devicesPerWorker", 1))
-    return plan_faults(faults, int(spec["config"]["total_steps"]), world_size)
-
-
-def _already_over(run_dir: RunDir, manifest: Object, observer: Observer) -> Exit | None:
-    """The exit code of a run that has ended in an earlier start. Raises ManifestRefusedError for a forbidden edit."""
-    stored = stored_run(run_dir)
-    if stored is None:
-        return None
-    result = (stored.get("status") or {}).get("result")
-    if result is not None:
-        observer.say(
-            f"{run_dir.name}: {_verdict(stored)}; nothing is done. To run it again give it another name or --workdir, "
-            f"or remove {run_dir.root}"
-        )
-        return Exit.SUCCEEDED if result == "Succeeded" else Exit.FAILED
-    # a stop is our own edit of the spec and goes away by itself
-    before = {**stored, "spec": {**stored["spec"], "suspend": bool(manifest["spec"].get("suspend", False))}}
-    problems = validate_update({key: before[key] for key in ("apiVersion", "kind", "metadata", "spec")}, manifest)
-    if problems:
-        raise ManifestRefusedError("\n".join(problem.message for problem in problems))
-    return None
-
-
-def _verdict(run: Object) -> str:
-    """The result with the sentence that goes with it."""
-    status = run["status"]
-    ready: Object = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
-    return f"{status['result']}. {ready.get('message', '')}".strip().rstrip(".")
+def _say_over(run_dir: RunDir, run: Object, observer: Observer) -> Exit:
+    """A run that has ended is not started again."""
+    observer.say(
+        f"{run_dir.name}: {verdict_of(run)}; nothing is done. To run it again give it another name or --workdir, "
+        f"or remove {run_dir.root}"
+    )
+    return Exit.SUCCEEDED if result_of(run) == "Succeeded" else Exit.FAILED
