@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import Progress
-from trainrun_trainer.agent import metrics
+from trainrun_trainer.agent import files, metrics
 from trainrun_trainer.agent.progress import StepClock, pod_progress, run_progress
 from trainrun_trainer.agent.sampling import Sampler, network_bytes
 
@@ -169,3 +169,15 @@ def answer_code(pod: Any, path: str) -> int:
     except OSError:
         return 0
     return 200
+
+
+def test_a_program_that_writes_nonsense_does_not_silence_its_pod(tmp_path: Path) -> None:
+    """A user's program writes the file too: what has a wrong type is unknown, the rest is told."""
+    (tmp_path / "rank0.json").write_text('{"step": "seven", "total_steps": 9, "pid": true, "loss": NaN, "rank": [0]}')
+    (tmp_path / "rank1.json").write_text("not json")
+    (tmp_path / "rank2.json").write_text('["a list"]')
+    (tmp_path / "rank3.json").write_text('{"step": 4, "durable_checkpoint": 5, "seconds_by_class": null}')
+    answer = asked(files.rank_records(str(tmp_path)), 10.0)
+    assert (answer["step"], answer["total_steps"], answer["loss"]) == (None, 9, None)
+    assert [w["local_rank"] for w in answer["workers"]] == [0, 3]
+    assert json.loads(json.dumps(answer, allow_nan=False))["durable_checkpoint"] is None

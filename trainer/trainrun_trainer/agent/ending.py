@@ -123,10 +123,8 @@ def _command(end: End) -> Dict[str, Any]:
     if returncode < 0:
         message = "the command was killed by %s" % signal_name(-returncode)
         if end.stop is not None:  # the signal that we passed on to it
-            cause = CAUSE_OF_EXIT[end.stop.exit_code]
-            return _fields(
-                end, 128 - returncode, "%s; %s" % (end.stop.reason, message), cause=cause, signal=-returncode
-            )
+            cause, message = CAUSE_OF_EXIT[end.stop.exit_code], "%s; %s" % (end.stop.reason, message)
+            return _fields(end, 128 - returncode, message, cause=cause, signal=-returncode)
         return _fields(end, 128 - returncode, message, signal=-returncode, failed_at_age_seconds=0.0)
     if returncode == 0:
         return _fields(end, 0, "the command ended with exit code 0")

@@ -17,8 +17,9 @@ def read_json(folder: str, name: str) -> Optional[Dict[str, Any]]:
     try:
         with open(os.path.join(folder, name), "rb") as handle:
             raw = handle.read(SIZE_LIMIT_BYTES + 1)
-        value = json.loads(raw) if len(raw) <= SIZE_LIMIT_BYTES else None
-    except (OSError, ValueError):
+        # NaN is no JSON for others, and a loss that is none is told as unknown
+        value = json.loads(raw, parse_constant=lambda _: None) if len(raw) <= SIZE_LIMIT_BYTES else None
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -44,8 +45,25 @@ def rank_records(folder: str) -> List[Dict[str, Any]]:
         if name.startswith("rank") and name.endswith(".json") and digits.isdigit():
             record = read_json(folder, name)
             if record is not None:
-                records.append({**record, "local_rank": int(digits)})
+                records.append({**well_typed(record), "local_rank": int(digits)})
     return sorted(records, key=lambda r: int(r["local_rank"]))
+
+
+_INTEGERS = ("schema", "pid", "rank", "step", "total_steps", "tokens", "generation", "inplace_restarts", "attempt")
+_NUMBERS = ("loss", "step_monotonic", "tokens_per_second", "slowest_step_seconds", "expected_next_within_seconds")
+_OBJECTS = ("durable_checkpoint", "seconds_by_class")
+
+
+def well_typed(record: Dict[str, Any]) -> Dict[str, Any]:
+    """The record without fields of a wrong type: a user's program writes this file too, and may err."""
+    kinds: Dict[str, Any] = {name: int for name in _INTEGERS}
+    kinds.update({name: (int, float) for name in _NUMBERS})
+    kinds.update({name: dict for name in _OBJECTS})
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in kinds or (isinstance(value, kinds[name]) and not isinstance(value, bool))
+    }
 
 
 def clear(folder: str) -> None:

@@ -53,6 +53,7 @@ class Peers:
             return
         finally:
             connection.close()
-        if isinstance(answer, dict):
+        workers = answer.get("workers") if isinstance(answer, dict) else None
+        if isinstance(workers, list) and all(isinstance(w, dict) for w in workers):
             with self._lock:
                 self._answers[index] = (answer, time.monotonic())
