@@ -33,24 +33,29 @@ def write_status(cluster: Cluster, run: Object, decision: Decision) -> Object:
     return cluster.replace_run_status({**run, "status": decision.status})
 
 
-def perform(cluster: Cluster, run: Object, action: Action) -> None:
-    """One action; what is already so is left so. Raises Refused (the job was refused), Unavailable."""
+def perform(cluster: Cluster, run: Object, action: Action) -> bool:
+    """One action; returns whether it changed anything: what is already so is left so.
+
+    Raises Refused (the job was refused), Unavailable.
+    """
     key = Key(run["metadata"]["namespace"], run["metadata"]["name"])
-    match action:
-        case CreateJob():
-            job = render(run, action.attempt, action.excluded_nodes, action.replicas)
-            with suppress(AlreadyExists):  # ours: adopted by the next pass; another's: waited for
-                cluster.create_job(job)
-        case StopJob():
-            _stop(cluster, key, action)
-        case ForceDeletePod():
-            with suppress(NotFound):
+    try:
+        match action:
+            case CreateJob():
+                cluster.create_job(render(run, action.attempt, action.excluded_nodes, action.replicas))
+            case StopJob():
+                return _stop(cluster, key, action)
+            case ForceDeletePod():
                 cluster.delete_pod(Key(key.namespace, action.name), uid=action.uid, grace_seconds=0)
-        case DeleteRun():
-            with suppress(NotFound):
+            case DeleteRun():
                 cluster.delete_run(key, uid=action.uid)
-        case RecordEvent():
-            cluster.record_event(run, type=action.type, reason=action.reason, message=action.message)
+            case RecordEvent():
+                cluster.record_event(run, type=action.type, reason=action.reason, message=action.message)
+    except AlreadyExists:
+        return False  # ours: adopted by the next pass; another's: waited for
+    except NotFound:
+        return False
+    return True
 
 
 def describe(action: Action) -> str:
@@ -69,17 +74,21 @@ def describe(action: Action) -> str:
             return f"event {action.reason}"
 
 
-def _stop(cluster: Cluster, run: Key, action: StopJob) -> None:
+def _stop(cluster: Cluster, run: Key, action: StopJob) -> bool:
     """Delete the job first, or training-operator would make its pods again; then its pods with the wanted grace."""
+    has_effect = False
     with suppress(NotFound):
         cluster.delete_job(Key(run.namespace, action.name), uid=action.uid)
+        has_effect = True
     for pod in cluster.list_pods(run):
         metadata = pod["metadata"]
-        if _belongs_to(pod, action.uid) and _is_longer(metadata, action.grace_seconds):
-            with suppress(NotFound):
-                cluster.delete_pod(
-                    Key(run.namespace, metadata["name"]), uid=metadata["uid"], grace_seconds=action.grace_seconds
-                )
+        if not _belongs_to(pod, action.uid) or not _is_longer(metadata, action.grace_seconds):
+            continue
+        with suppress(NotFound):
+            name = Key(run.namespace, metadata["name"])
+            cluster.delete_pod(name, uid=metadata["uid"], grace_seconds=action.grace_seconds)
+            has_effect = True
+    return has_effect
 
 
 def _belongs_to(pod: Object, job_uid: str) -> bool:

@@ -7,6 +7,7 @@ driven step by step without threads (`process_due`, `poller.run_due`), which is 
 from __future__ import annotations
 
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 from trainrun_api.contract import Label
@@ -14,6 +15,7 @@ from trainrun_api.contract import Label
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Cluster, Key, Object, WatchEvent
 from trainrun_operator.core.observed import NodeFacts
+from trainrun_operator.core.times import to_text
 from trainrun_operator.errors import ClusterError, Conflict, NotFound, Unavailable
 from trainrun_operator.facts import node_facts
 from trainrun_operator.gather import Gatherer
@@ -111,7 +113,7 @@ class Operator:
             self.senses.note_api(self._clock.now(), is_reachable=False)
             self.queue.retry(key)
         except ClusterError as error:
-            self._journal({"type": "error", "namespace": key.namespace, "run": key.name, "message": str(error)})
+            self._tell_error(key, error)
             self.queue.retry(key)
         else:
             self.senses.note_api(self._clock.now(), is_reachable=True)
@@ -143,9 +145,28 @@ class Operator:
             if attempts and name in attempts[-1].get("nodes", ()):
                 self.queue.add(_key_of(run))
 
+    def _tell_error(self, key: Key, error: Exception) -> None:
+        self._journal(
+            {
+                "time": to_text(self._clock.now()),
+                "namespace": key.namespace,
+                "run": key.name,
+                "attempt": None,
+                "type": "error",
+                "rule": "",
+                "reason": type(error).__name__,
+                "message": "".join(traceback.format_exception_only(error)).strip(),
+                "where": "".join(traceback.format_tb(error.__traceback__)[-3:]),
+            }
+        )
+
     def _work(self) -> None:
         while (key := self.queue.get()) is not None:
-            self._process(key)
+            try:
+                self._process(key)
+            except Exception as error:  # a bug that one run brings out must not end the thread that serves the others
+                self._tell_error(key, error)
+                self.queue.retry(key)
 
     def _poll(self) -> None:
         with ThreadPoolExecutor(self._settings.poll_parallel, thread_name_prefix="ask") as pool:

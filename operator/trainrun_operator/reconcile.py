@@ -32,10 +32,12 @@ def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Jou
         journal(_line(observed, decision, "decision", decision.reason, decision.message))
     for action in decision.actions:
         try:
-            perform(cluster, run, action)
+            has_effect = perform(cluster, run, action)
         except Refused as refused:
             senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))
-        journal(_line(observed, decision, "action", type(action).__name__, describe(action)))
+            continue
+        if has_effect:
+            journal(_line(observed, decision, "action", type(action).__name__, describe(action)))
     return decision
 
 

@@ -28,6 +28,25 @@ def test_threads_carry_a_run_to_its_first_job_and_stop_when_told():
     assert [j["metadata"]["name"] for j in cluster.store.list("PyTorchJob")] == ["a-a0"]
 
 
+def test_a_bug_that_one_run_brings_out_does_not_end_the_others():
+    """Told with its place, repeated with back-off; the thread lives on."""
+    cluster, clock, told = FakeCluster(SystemClock()), SystemClock(), []
+    created = threading.Event()
+    cluster.after = lambda call: created.set() if call == "create_job" else None
+    world = World(FakeClock(), cluster)
+    bad = world.add_run("bad")
+    run = cluster.store.get("TrainingRun", bad)
+    cluster.store.replace_status({**run, "status": {"attempts": "not a list"}})
+    operator = Operator(cluster, clock, local(), told.append)
+    operator.start()
+    world.add_run("good")
+    assert created.wait(20)
+    operator.stop()
+    errors = [line for line in told if line["type"] == "error"]
+    assert {line["run"] for line in errors} == {"bad"}
+    assert "attempts" in errors[0]["message"]
+
+
 def test_a_run_that_was_there_before_the_operator_is_found():
     """The first resync is at the start."""
     sim = Simulation()

@@ -19,8 +19,9 @@ HARMLESS_RULES = frozenset(
 
 SPENDING_CAUSES = frozenset(
     {
-        "ProgramError", "EndedEarly", "Unexplained", "Unknown", "SegmentationFault", "Aborted", "Killed", "DeviceOutOfMemory",
-        "OOMKilled", "NumericalFault", "StorageRefused", "NeverStarted", "Stalled", "StorageEvicted",
+        "ProgramError", "EndedEarly", "Unexplained", "Unknown", "SegmentationFault", "Aborted", "Killed",
+        "DeviceOutOfMemory", "OOMKilled", "NumericalFault", "StorageRefused",
+         "NeverStarted", "Stalled", "StorageEvicted",
     }
 )  # fmt: skip
 """Everything else is free: preemption, node faults, requested stops. Written down here again on purpose."""

@@ -21,6 +21,9 @@ from trainrun_operator.core.verdict import Finding
 ATTEMPTS_KEPT = 20
 """Bound of status.attempts."""
 
+TRAIN_STAGE = "train"
+"""The only stage of a run that names none."""
+
 
 def job_name(run: str, attempt: int) -> str:
     """Name of an attempt's PyTorchJob; pods, services and rendezvous take theirs from it."""
@@ -51,6 +54,7 @@ def started(situation: Situation, excluded: tuple[str, ...]) -> tuple[TrainingRu
     history = [*situation.status.attempts, attempt][-ATTEMPTS_KEPT:]
     update = {
         "attempt": number,
+        "stage": situation.spec.stages[0].name if situation.spec.stages else TRAIN_STAGE,
         "attempts": history,
         "next_attempt_at": None,
         "replicas": attempt.replicas,

@@ -21,6 +21,10 @@ LEDGERS_KEPT = 50
 BACKOFF_LEDGER = "backoff"
 """Consecutive failures of the program without a newer checkpoint."""
 
+STORM_LEDGER = "storm"
+STORM_FREE = 3
+"""Consecutive free restarts without a newer checkpoint, and how many of them start at once."""
+
 MESSAGE_LIMIT = 600
 """Characters of evidence kept in status; the log has the rest."""
 
@@ -37,6 +41,9 @@ class CausePolicy:
     """The run fails at this many sightings of one fingerprint at the same step; 1: at once."""
     moves: bool = False
     """The node of the failed pod is avoided from now on."""
+    guards_storm: bool = False
+    """Free, but somebody or something may do it again and again: from the fourth in a row without a newer checkpoint
+    on, the next attempt waits."""
     replays_elsewhere: bool = False
     """The next attempt avoids as many of these nodes as capacity allows."""
     advice: str = ""
@@ -53,10 +60,12 @@ CAUSES: dict[str, CausePolicy] = {
     "SegmentationFault": CausePolicy(True, True),
     "Aborted": CausePolicy(True, True),
     "Killed": CausePolicy(True),
-    "Terminated": CausePolicy(False),
+    "Terminated": CausePolicy(False, guards_storm=True),
     "PeerLost": CausePolicy(False, True),
-    "Stopped": CausePolicy(False),
-    "TimeLimit": CausePolicy(False),
+    "Stopped": CausePolicy(False, guards_storm=True),
+    "TimeLimit": CausePolicy(
+        False, sightings=3, advice="Attempts end before they get past this step: raise spec.maxAttemptSeconds."
+    ),
     "BadConfig": CausePolicy(False, sightings=1, advice="Correct spec.config."),
     "BadData": CausePolicy(False, sightings=1, advice="Correct the data that the message names."),
     "CommandNotFound": CausePolicy(False, sightings=1, advice="Correct spec.command or spec.image."),
@@ -83,14 +92,15 @@ CAUSES: dict[str, CausePolicy] = {
         True, sightings=2, advice="Read the pods' logs; raise health.startupTimeoutSeconds if it is only slow."
     ),
     "Stalled": CausePolicy(True),
+    "MemberSilent": CausePolicy(False),
     "Evicted": CausePolicy(False),
     "StorageEvicted": CausePolicy(
         True, sightings=2, advice="Raise the ephemeral-storage limit in spec.workers.template."
     ),
     "Preempted": CausePolicy(False),
     "Drained": CausePolicy(False),
-    "PodDeleted": CausePolicy(False),
-    "JobDeleted": CausePolicy(False),
+    "PodDeleted": CausePolicy(False, guards_storm=True),
+    "JobDeleted": CausePolicy(False, guards_storm=True),
     "NodeLost": CausePolicy(False, moves=True),
     "NodeMarked": CausePolicy(False, moves=True),
 }
@@ -127,9 +137,10 @@ def rule_on(finding: Finding, spec: TrainingRunSpec, status: TrainingRunStatus, 
         spent = f"failurePolicy.maxRestarts={limit} is spent; raise it in a new run, which goes on from the checkpoint."
         return Ruling(True, False, 0.0, policy.moves, False, spent, _bounded(ledgers))
     delay = 0.0
-    if policy.backs_off:
-        ledgers[BACKOFF_LEDGER] = _failed_in_a_row(status)
-        delay = restart_delay_seconds(ledgers[BACKOFF_LEDGER]["count"])
+    if policy.backs_off or policy.guards_storm:
+        name = BACKOFF_LEDGER if policy.backs_off else STORM_LEDGER
+        ledgers[name] = _in_a_row(status, name)
+        delay = restart_delay_seconds(ledgers[name]["count"] - (0 if policy.backs_off else STORM_FREE))
     action = _restart_sentence(policy, delay, status.restarts, limit)
     return Ruling(False, policy.spends, delay, policy.moves, policy.replays_elsewhere, action, _bounded(ledgers))
 
@@ -163,9 +174,9 @@ def _sighted(finding: Finding, status: TrainingRunStatus, step: int | None) -> d
     return {"count": count + 1, "step": step, "attempt": status.attempt}
 
 
-def _failed_in_a_row(status: TrainingRunStatus) -> dict[str, Any]:
-    """Failures of the program since the last one that had seen a newer checkpoint."""
-    old = status.ledgers.get(BACKOFF_LEDGER)
+def _in_a_row(status: TrainingRunStatus, name: str) -> dict[str, Any]:
+    """Ends of a kind since the last one that had seen a newer checkpoint."""
+    old = status.ledgers.get(name)
     checkpoint = status.checkpoint.step
     is_same = isinstance(old, dict) and old.get("checkpoint") == checkpoint
     count = int(old.get("count", 0)) if isinstance(old, dict) and is_same else 0

@@ -13,6 +13,7 @@ from trainrun_api.v1alpha1 import TrainingRunStatus
 
 from trainrun_operator.core.observed import NodeFacts, NodesFacts, PodFacts
 from trainrun_operator.core.situation import Situation
+from trainrun_operator.core.times import from_text
 
 HELD_SHARE = 0.10
 HELD_NODES = 2
@@ -28,7 +29,7 @@ STEP_TOLERANCE_SECONDS = 2.0
 """Times of nodes have whole seconds and another clock."""
 
 FLAP_SECONDS = 600.0
-"""A lost node that is Ready again is used again after this long."""
+"""A blamed node is used again when it has been Ready and out of the run for this long."""
 
 EXCLUDED_KEPT = 100
 """Bound of status.nodes.excluded."""
@@ -97,6 +98,13 @@ def is_held(nodes: NodesFacts, now: datetime) -> bool:
     return (now - newest).total_seconds() < HELD_SECONDS
 
 
+def is_verdict_pending(situation: Situation) -> bool:
+    """Whether a node of the attempt cannot be judged yet, for a bounded time: stale, or held by a common cause."""
+    used = {p.node for p in situation.living}
+    doubtful = [n for n in situation.observed.nodes.deviating.values() if n.name in used and n.exists and not n.ready]
+    return any(n.is_stale for n in doubtful) or (bool(doubtful) and is_held(situation.observed.nodes, situation.now))
+
+
 def wake_for(situation: Situation) -> datetime | None:
     """When a suspicion may turn into a verdict by time alone."""
     times = []
@@ -108,14 +116,23 @@ def wake_for(situation: Situation) -> datetime | None:
 
 
 def excluded_now(status: TrainingRunStatus, nodes: NodesFacts, now: datetime) -> tuple[str, ...]:
-    """Nodes that a new attempt avoids: blamed ones, except those that were lost and are well again for a while."""
-    return tuple(name for name in status.nodes.excluded if not _is_well_again(nodes.deviating.get(name), now))
+    """Nodes that a new attempt avoids: blamed ones, except those that are well again for a while."""
+    return tuple(
+        n for n in status.nodes.excluded if not _is_well_again(nodes.deviating.get(n), _left_at(status, n), now)
+    )
 
 
-def _is_well_again(node: NodeFacts | None, now: datetime) -> bool:
+def _left_at(status: TrainingRunStatus, name: str) -> datetime | None:
+    """When the run last gave up a node."""
+    ends = [from_text(a.ended_at) for a in status.attempts if name in a.nodes]
+    return max((e for e in ends if e is not None), default=None)
+
+
+def _is_well_again(node: NodeFacts | None, left_at: datetime | None, now: datetime) -> bool:
     if node is None or not node.exists or node.ready is not True or node.mark or node.ready_since is None:
         return False
-    return (now - node.ready_since).total_seconds() >= FLAP_SECONDS
+    since = max(node.ready_since, left_at) if left_at is not None else node.ready_since
+    return (now - since).total_seconds() >= FLAP_SECONDS
 
 
 def with_excluded(status: TrainingRunStatus, names: tuple[str, ...]) -> TrainingRunStatus:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from trainrun_api.contract import PHASE_ALLOWANCE_SECONDS, Progress
 
+from trainrun_operator.core.observed import PodFacts
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
 
@@ -71,6 +72,12 @@ def startup_deadline(situation: Situation) -> datetime | None:
     if attempt.first_step_at is not None or scheduled is None:
         return None
     return scheduled + timedelta(seconds=situation.spec.health.startup_timeout_seconds)
+
+
+def silent_members(situation: Situation) -> list[PodFacts]:
+    """Living pods whose agents were asked and do not answer."""
+    agents = situation.observed.progress.agents
+    return [p for p in situation.living if p.index in agents and agents[p.index].silent_since is not None]
 
 
 def blind_since(situation: Situation) -> datetime | None:

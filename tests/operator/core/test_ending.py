@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import CreateJob, StopJob
-from trainrun_operator.core.observed import NodeFacts, ProgressFacts, Terminated
+from trainrun_operator.core.observed import AgentFacts, NodeFacts, ProgressFacts, Terminated
 
 from tests.operator.builders import (
     NOW,
@@ -378,6 +378,35 @@ def test_a_stall_is_proved_by_a_fresh_answer_and_the_phases_limit(progress, spec
         assert "after step 50" in decision.message
 
 
+@pytest.mark.parametrize(
+    ("agents", "excluded"),
+    [({0: AgentFacts(NOW), 1: silent()}, ["n1"]), ({0: silent(), 1: silent()}, [])],
+    ids=["one", "all but the one that spoke"],
+)
+def test_a_stall_with_silent_members_is_their_nodes_fault(agents, excluded):
+    """Free; a node that died shows as a standstill before Kubernetes calls it not Ready. A single one is avoided."""
+    decision = decide(running(progress=make_progress(step_age_seconds=30.0, agents=agents)))
+    assert (decision.rule, cause(decision), decision.status["restarts"]) == ("stalled", "MemberSilent", 0)
+    assert decision.status["nodes"]["excluded"] == excluded
+    assert "a-a0-worker-1" in decision.message
+
+
+@pytest.mark.parametrize(
+    ("deviating", "rule"),
+    [
+        ((lost_node("n1", is_stale=True),), "node_suspected"),
+        (tuple(lost_node(f"n{i}") for i in range(3)), "node_suspected"),
+        ((lost_node("n1"),), "stalled"),
+        ((lost_node("n9", is_stale=True),), "stalled"),
+        ((lost_node("n1", seconds=700), lost_node("n2", seconds=700), lost_node("n3", seconds=700)), "stalled"),
+    ],
+    ids=["stale", "held", "judged: its agent answers", "not ours", "held for too long"],
+)
+def test_a_standstill_waits_for_a_pending_verdict_on_its_nodes(deviating, rule):
+    """A node fault must not be booked on the program because the API server was away."""
+    assert decide(running(nodes=make_nodes(*deviating), progress=make_progress(step_age_seconds=30.0))).rule == rule
+
+
 # -- budget ---------------------------------------------------------------------------------------------------
 
 
@@ -421,4 +450,8 @@ def test_a_success_that_was_never_heard_of_before_names_its_steps():
     """The operator was away while the run trained; the last words are enough."""
     pods = (ended_pod(0, 0, words(0)), ended_pod(1, 0, words(0)))
     status = decide(running(pods=pods, progress=ProgressFacts(0))).status
-    assert (status["progress"]["step"], status["progress"]["totalSteps"], status["checkpoint"]["step"]) == (100, 100, 100)
+    assert (status["progress"]["step"], status["progress"]["totalSteps"], status["checkpoint"]["step"]) == (
+        100,
+        100,
+        100,
+    )

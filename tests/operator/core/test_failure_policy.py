@@ -44,6 +44,7 @@ def sighted(finding: Finding, times: int, *, spec=None, checkpoint=None, step=50
         (found("BadConfig"), 1),
         (found("SegmentationFault"), 11),
         (found("Stalled"), 11),
+        (found("TimeLimit", step=7), 3),
     ],
     ids=lambda v: f"{v.cause}-{v.fingerprint}-{v.step}" if isinstance(v, Finding) else str(v),
 )
@@ -53,13 +54,20 @@ def test_a_repeated_failure_ends_the_run(finding, fails_at):
     assert sighted(finding, fails_at).fails_run
 
 
-@pytest.mark.parametrize(
-    "cause", ["NodeLost", "Preempted", "Drained", "Evicted", "DeviceSuspect", "JobDeleted", "Stopped", "TimeLimit"]
-)
+@pytest.mark.parametrize("cause", ["NodeLost", "Preempted", "Drained", "Evicted", "DeviceSuspect", "NodeMarked"])
 def test_what_is_not_the_programs_fault_never_ends_the_run(cause):
     """A thousand node faults spend nothing and wait for nothing."""
     ruling = sighted(found(cause), 30)
     assert (ruling.fails_run, ruling.spends, ruling.delay_seconds) == (False, False, 0.0)
+
+
+@pytest.mark.parametrize("cause", ["JobDeleted", "PodDeleted", "Stopped", "Terminated"])
+def test_free_restarts_in_a_row_without_progress_begin_to_wait(cause):
+    """Somebody deletes the job again and again: three start at once, then the back-off begins; nothing is spent."""
+    assert [sighted(found(cause), n).delay_seconds for n in (1, 3, 4, 5, 99)] == [0, 0, 10, 20, 600]
+    assert not sighted(found(cause), 99).fails_run
+    status = make_status(make_attempt(), ledgers=sighted(found(cause), 9).ledgers, checkpoint={"step": 60})
+    assert rule_on(found(cause), make_spec(), status, 70).delay_seconds == 0
 
 
 def test_another_step_starts_a_new_count():

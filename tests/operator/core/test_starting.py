@@ -104,11 +104,22 @@ def test_the_younger_of_two_runs_on_one_path_names_the_older():
 )
 def test_a_blamed_node_is_avoided_until_it_is_well_for_10_minutes(node, excluded):
     """A flapping node must not get the run back at once."""
-    status = make_status(closed_attempt(0, "NodeLost"), nodes={"excluded": ["n1"]})
+    status = make_status(closed_attempt(0, "NodeLost", ended_at=to_text(ago(800))), nodes={"excluded": ["n1"]})
     observed = idle(status=status, nodes=make_nodes(*([node] if node else [])))
     decision = decide(observed)
     assert actions(decision, CreateJob)[0].excluded_nodes == excluded
     assert decision.status["attempts"][-1]["excluded"] == list(excluded)
+
+
+@pytest.mark.parametrize(("left", "excluded"), [(599, ("n1",)), (600, ())], ids=str)
+def test_a_node_that_never_stopped_being_ready_is_avoided_for_10_minutes_too(left, excluded):
+    """Kubernetes may not know yet that it is dead."""
+    last = closed_attempt(0, "MemberSilent", ended_at=to_text(ago(left)))
+    status = make_status(last, nodes={"excluded": ["n1"]})
+    observed = idle(status=status, nodes=make_nodes(NodeFacts("n1", ready_since=ago(90_000))))
+    assert actions(decide(observed), CreateJob)[0].excluded_nodes == excluded
+    unknown = idle(status=make_status(nodes={"excluded": ["n1"]}), nodes=observed.nodes)
+    assert actions(decide(unknown), CreateJob)[0].excluded_nodes == ()
 
 
 @pytest.mark.parametrize(

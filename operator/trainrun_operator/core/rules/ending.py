@@ -102,15 +102,21 @@ def never_started(situation: Situation) -> Choice | None:
 
 
 def stalled(situation: Situation) -> Choice | None:
-    """A fresh answer shows the last step older than the phase's limit: abort and restart. Blind is not stalled."""
+    """A fresh answer shows the last step older than the phase's limit: abort and restart. If members' agents are silent
+    at that, it is their nodes' fault, free, and a single one is avoided. Blind is not stalled."""
     measured = stall.measure(situation)
-    if measured is None or not measured.is_stalled:
+    if measured is None or not measured.is_stalled or nodes.is_verdict_pending(situation):
         return None
     text = (
         f"No step for {measured.age_seconds:.0f} s in phase {measured.phase}, after step {situation.step}; "
         f"the limit is {measured.limit_seconds:.0f} s."
     )
-    return fail(situation, Finding("Stalled", "Likely", text, step=situation.step))
+    silent = stall.silent_members(situation)
+    if not silent:
+        return fail(situation, Finding("Stalled", "Likely", text, step=situation.step))
+    text += f" The agents of {', '.join(p.name for p in silent)} do not answer."
+    blamed = tuple(p.node for p in silent if p.node) if len(silent) == 1 else ()
+    return fail(situation, Finding("MemberSilent", "Likely", text, step=situation.step), blamed)
 
 
 def fail(situation: Situation, finding: Finding, blamed: tuple[str, ...] = ()) -> Choice:
