@@ -15,7 +15,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info < (3,14), f"python {sys.version.split()[0]}: 3.11 to 3.13 is needed; set PYTHON=..."'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@# bytecode now: where PYTHONDONTWRITEBYTECODE is set, each process of a run would compile torch and transformers anew
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
