@@ -93,7 +93,7 @@ def test_a_faulted_run_succeeds_with_the_same_losses(
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(file: Path, workdir: Path, story: Story, calm: Story) -> None:
-    """Exit 10, a checkpoint at the stop step, no process; then Succeeded, equal; then nothing more to do."""
+    """Exit 10, a checkpoint at the stop step, no process; then, edited, Succeeded and equal; then nothing to do."""
     process = start(file, workdir)
     held = Hold(story, 15)
     held.wait()
@@ -106,9 +106,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(file: Path, workdir: Path, st
     assert marked(workdir) == []
     stopped_at = max(story.digests())
     assert 15 <= stopped_at < 40 and stopped_at % 10 != 0
-    code, out, err = train(file, workdir)
+    edited = write_manifest(file.parent, lambda manifest: manifest["spec"]["checkpoint"].update(keepLast=6))
+    code, out, err = train(edited, workdir)
     assert code == 0, out + err
     assert f"goes on from the checkpoint of step {stopped_at}" in out
+    generations = [attempt["generation"] for attempt in story.status()["attempts"]]
+    assert len(generations) == 2 and generations[0] < generations[1]
     assert_equal(story, calm)
     before = sorted(p.name for p in story.folder.rglob("*"))
     code, out, _ = train(file, workdir)

@@ -50,8 +50,8 @@ def _attempt(attempt: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) ->
     for event in events:
         if event.get("type") == "fault":
             lines.append(f"  fault asked for: {event.get('message')}")
-    if attempt.get("inplaceRestarts"):
-        lines.append(f"  {attempt['inplaceRestarts']} in-place restart(s) of the worker group, within its pods")
+        elif event.get("type") == "event" and event.get("reason") in MENDED:
+            lines.append(f"  mended in its pods: {event.get('message')}")
     if attempt.get("cause") is None:
         return [*lines, "  goes on"]
     verdict = next((e for e in events if e.get("type") == "decision" and e.get("rule") in ENDING_RULES), None)
@@ -62,6 +62,9 @@ def _attempt(attempt: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) ->
         lines.append(f"  rule: {verdict['rule']}")
     return [*lines, f"  action: {attempt.get('action') or '-'}"]
 
+
+MENDED = frozenset({"RestartedInPlace", "SaveFailed"})
+"""Troubles that an attempt survived."""
 
 ENDING_RULES = frozenset(
     {
