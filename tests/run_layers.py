@@ -108,9 +108,8 @@ def main(names: list[str]) -> int:
             print(f"          skipped {reason}{' (required here, so this is a failure)' if required else ''}")
     passed, failed = sum(t.passed for t in tallies.values()), sum(t.failed for t in tallies.values())
     skipped = sum(len(t.skipped) for t in tallies.values())
-    print(
-        f"total {sum(t.seconds for t in tallies.values()) / 60:.1f} min\n{passed} passed, {failed} failed, {skipped} skipped"
-    )
+    print(f"total {sum(t.seconds for t in tallies.values()) / 60:.1f} min")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed or (required and skipped) else 0
 
 

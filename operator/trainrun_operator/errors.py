@@ -1,13 +1,13 @@
 """Errors of the operator.
 
-    OperatorError
-    +-- ClusterError            a call to the cluster failed
-    |   +-- NotFound            the object is gone, or has another uid
-    |   +-- AlreadyExists       an object of that name exists
-    |   +-- Conflict            our resourceVersion is old: run the pass again
-    |   +-- Refused             the cluster says no (forbidden, invalid, quota): a person must act
-    |   +-- Unavailable         time-out, 429, 5xx, no connection: may pass
-    +-- LocalModeError          local mode cannot go on; a person must act
+OperatorError
++-- ClusterError            a call to the cluster failed
+|   +-- NotFound            the object is gone, or has another uid
+|   +-- AlreadyExists       an object of that name exists
+|   +-- Conflict            our resourceVersion is old: run the pass again
+|   +-- Refused             the cluster says no (forbidden, invalid, quota): a person must act
+|   +-- Unavailable         time-out, 429, 5xx, no connection: may pass
++-- LocalModeError          local mode cannot go on; a person must act
 """
 
 from __future__ import annotations
