@@ -101,6 +101,7 @@ CAUSES: dict[str, CausePolicy] = {
     "Drained": CausePolicy(False),
     "PodDeleted": CausePolicy(False, guards_storm=True),
     "JobDeleted": CausePolicy(False, guards_storm=True),
+    "NoEvidence": CausePolicy(False, guards_storm=True),
     "NodeLost": CausePolicy(False, moves=True),
     "NodeMarked": CausePolicy(False, moves=True),
 }

@@ -322,6 +322,16 @@ def test_a_job_of_the_same_name_with_another_uid_is_not_ours():
     assert cause(decision) == "JobDeleted"
 
 
+@pytest.mark.parametrize(
+    "job", [make_job(has_failed=True, message="m."), make_job(has_succeeded=True)], ids=["failed", "succeeded"]
+)
+def test_a_job_that_is_over_without_any_word_is_no_verdict(job):
+    """The operator was away for longer than evidence lasts: another attempt finds out, free."""
+    decision = decide(running(jobs=(job,), pods=()))
+    assert (decision.rule, cause(decision), decision.status["restarts"]) == ("attempt_failed", "NoEvidence", 0)
+    assert decision.status["failure"]["confidence"] == "Unknown"
+
+
 # -- startup and stall -------------------------------------------------------------------------------------
 
 

@@ -54,8 +54,8 @@ def node_lost(situation: Situation) -> Choice | None:
 
 def attempt_failed(situation: Situation) -> Choice | None:
     """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
-    A bare program error waits 2 s for other pods' words."""
-    finding = verdict.root_cause(situation.pods)
+    A bare program error waits 2 s for other pods' words. A job that is over without any word costs nothing."""
+    finding = verdict.root_cause(situation.pods) or _ended_unheard(situation)
     if finding is None or (finding.cause in verdict.MAY_BE_ECHO and _is_job_gone(situation)):
         return None
     if finding.rank > TELLING_RANK and situation.living and finding.at is not None:
@@ -144,6 +144,15 @@ def abort(situation: Situation) -> tuple[Action, ...]:
     if uid is None:
         return ()
     return (StopJob(situation.current.job, uid, "abort", ABORT_GRACE_SECONDS),)
+
+
+def _ended_unheard(situation: Situation) -> Finding | None:
+    """The job is over and no pod is left that could say why."""
+    job = situation.job
+    if job is None or not (job.has_failed or job.has_succeeded) or situation.pods:
+        return None
+    text = f"Job {job.name} is over and no word of its pods is left. {job.message}".rstrip()
+    return Finding("NoEvidence", "Unknown", text)
 
 
 def _is_job_gone(situation: Situation) -> bool:
