@@ -44,7 +44,7 @@ MANIFEST: dict[str, Any] = {
             "eval": {"every_steps": 20, "max_rows_per_source": 4},
         },
         "checkpoint": {"path": "/checkpoints/tiny", "interval": 10, "keepLast": 5},
-        "health": {"startupTimeoutSeconds": 240, "stallTimeoutSeconds": 5},
+        "health": {"startupTimeoutSeconds": 240, "stallTimeoutSeconds": 240},
         "terminationGracePeriodSeconds": 60,
     },
 }  # fmt: skip
