@@ -8,7 +8,7 @@ from typing import Any
 from trainrun_operator.act import describe, perform, write_status
 from trainrun_operator.cluster import Cluster, Key
 from trainrun_operator.core.decide import decide
-from trainrun_operator.core.decision import Decision
+from trainrun_operator.core.decision import Decision, RecordEvent
 from trainrun_operator.core.observed import Observed, Refusal
 from trainrun_operator.core.times import to_text
 from trainrun_operator.errors import Refused
@@ -36,7 +36,7 @@ def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Jou
         except Refused as refused:
             senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))
             continue
-        if has_effect:
+        if has_effect and not isinstance(action, RecordEvent):  # an Event repeats the decision's line
             journal(_line(observed, decision, "action", type(action).__name__, describe(action)))
     return decision
 

@@ -15,7 +15,7 @@ from trainrun_operator.core.situation import (
     reported,
     with_attempt,
 )
-from trainrun_operator.core.times import to_text
+from trainrun_operator.core.times import from_text, to_text
 from trainrun_operator.core.verdict import Finding
 
 ATTEMPTS_KEPT = 20
@@ -113,8 +113,14 @@ def succeeded(situation: Situation) -> TrainingRunStatus:
 
 
 def _last_step(situation: Situation) -> int | None:
-    words = [p.terminated.message.step for p in situation.pods if p.terminated and p.terminated.message]
-    return max([s for s in [*words, situation.step] if s is not None], default=None)
+    """The furthest step that is known of the attempt; a group that restarted in place reports earlier ones again."""
+    known = [p.terminated.message.step for p in situation.pods if p.terminated and p.terminated.message]
+    known.append(situation.step)
+    progress, started = situation.observed.run.status.progress, from_text(situation.current.started_at)
+    written = from_text(progress.updated_at)
+    if written is not None and started is not None and written >= started:
+        known.append(progress.step)
+    return max([s for s in known if s is not None], default=None)
 
 
 def _with_last_words(situation: Situation, status: TrainingRunStatus) -> TrainingRunStatus:

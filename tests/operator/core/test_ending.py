@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from trainrun_api.v1alpha1 import ProgressStatus
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import CreateJob, StopJob
 from trainrun_operator.core.observed import AgentFacts, NodeFacts, ProgressFacts, Terminated
+from trainrun_operator.core.times import to_text
 
 from tests.operator.builders import (
     NOW,
@@ -241,6 +243,18 @@ def test_last_words_update_progress_and_checkpoint():
     said = words(22, step=60, durable_checkpoint={"step": 55, "age_seconds": 2.0})
     status = decide(running(pods=(make_pod(0), ended_pod(1, 22, said)))).status
     assert (status["progress"]["step"], status["checkpoint"]["step"], status["attempts"][-1]["endStep"]) == (60, 55, 60)
+
+
+@pytest.mark.parametrize(
+    ("updated", "end"), [(ago(30), 80), (ago(5000), 3)], ids=["in this attempt", "in an earlier one"]
+)
+def test_an_attempts_last_step_is_the_furthest_that_was_known(updated, end):
+    """A group that restarted in place says earlier steps again."""
+    progress = ProgressStatus(step=80, updated_at=to_text(updated))
+    status = make_status(make_attempt(), progress=progress)
+    pods = (make_pod(0), ended_pod(1, 137))
+    observed = running(status=status, pods=pods, progress=make_progress(step=3, phase="starting", seconds_ago=20))
+    assert decide(observed).status["attempts"][-1]["endStep"] == end
 
 
 # -- nodes ----------------------------------------------------------------------------------------------

@@ -97,9 +97,15 @@ def test_waiting_for_capacity_is_free_and_says_why(pods, waiting):
 
 
 def test_a_young_attempt_is_starting_not_waiting():
-    """For 10 s nobody is told about a scheduler that has not spoken."""
-    decision = decide(starting(pods=(), attempt={"started_at": to_text(ago(9))}))
-    assert (decision.rule, decision.reason) == ("attempt_runs", "Starting")
+    """For 3 s nobody is told: the pods before it are just leaving."""
+    decision = decide(starting(pods=(pending_pod(0), pending_pod(1)), attempt={"started_at": to_text(ago(2))}))
+    assert (decision.rule, decision.reason, decision.next_wake) == ("attempt_runs", "Starting", ago(-1))
+
+
+def test_an_attempt_without_a_time_of_its_start_is_not_young():
+    """Another version wrote it."""
+    decision = decide(starting(pods=(make_pod(0), make_pod(1), pending_pod(2)), attempt={"started_at": None}))
+    assert decision.next_wake is None
 
 
 @pytest.mark.parametrize(

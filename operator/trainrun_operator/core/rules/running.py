@@ -94,7 +94,9 @@ def attempt_runs(situation: Situation) -> Choice:
     """The attempt starts or trains; the poller watches its thresholds."""
     attempt = situation.current
     facts = {"attempt": attempt.number}
-    wake = earliest(stall.startup_deadline(situation), time_limit_at(situation), _blind_at(situation))
+    wake = earliest(
+        capacity.told_at(situation), stall.startup_deadline(situation), time_limit_at(situation), _blind_at(situation)
+    )
     if attempt.first_step_at is None:
         return Choice(reasons.STARTING, facts, wake=wake)
     measured = stall.measure(situation)
