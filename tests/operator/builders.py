@@ -21,7 +21,7 @@ from trainrun_operator.core.observed import (
     Terminated,
 )
 from trainrun_operator.core.times import to_text
-from trainrun_operator.testing.world import small_spec
+from trainrun_operator.testing.manifests import small_spec
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = CREATED + timedelta(seconds=1000)

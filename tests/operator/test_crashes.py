@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from trainrun_operator.cluster import Key
 from trainrun_operator.testing.cluster import OperatorKilled
+from trainrun_operator.testing.manifests import small_spec
 from trainrun_operator.testing.simulation import Simulation
-from trainrun_operator.testing.world import small_spec
 
 WRITES = frozenset({"replace_run_status", "create_job", "delete_job", "delete_pod", "record_event"})
 

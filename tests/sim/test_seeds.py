@@ -10,8 +10,9 @@ import os
 
 import pytest
 from trainrun_operator.cluster import Key
+from trainrun_operator.testing.manifests import small_spec
 from trainrun_operator.testing.simulation import Simulation
-from trainrun_operator.testing.world import Pace, small_spec
+from trainrun_operator.testing.trainers import Pace
 
 from tests.sim.draws import between, unit
 from tests.sim.invariants import Invariants

@@ -10,7 +10,8 @@ from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
 from trainrun_operator.testing.clock import FakeClock
 from trainrun_operator.testing.cluster import FakeCluster, OperatorKilled
-from trainrun_operator.testing.world import Pace, World
+from trainrun_operator.testing.trainers import Pace
+from trainrun_operator.testing.world import World
 
 PASSES_PER_TICK = 50
 """More passes without any time passing would be a busy loop."""
