@@ -25,11 +25,11 @@ WHOLE_RUN: tuple[Rule, ...] = (
 
 OPEN_ATTEMPT: tuple[Rule, ...] = (
     # is there evidence that it has ended?
-    ending.contract_unknown,
     ending.attempt_succeeded,
     stopping.stop_done,
     stopping.stop_under_way,
     ending.node_lost,  # node signals before pod signals: pods die of their nodes
+    ending.contract_unknown,  # what its pods say cannot be read
     ending.attempt_failed,
     ending.container_uncreatable,
     ending.job_deleted,

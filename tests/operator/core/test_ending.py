@@ -8,7 +8,7 @@ import pytest
 from trainrun_api.v1alpha1 import ProgressStatus
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import StopJob
-from trainrun_operator.core.observed import ProgressFacts, Terminated
+from trainrun_operator.core.observed import NodeFacts, ProgressFacts, Terminated
 from trainrun_operator.core.times import to_text
 
 from tests.operator.builders import (
@@ -17,8 +17,10 @@ from tests.operator.builders import (
     ended_pod,
     make_attempt,
     make_job,
+    make_nodes,
     make_pod,
     make_progress,
+    make_spec,
     make_status,
     running,
     words,
@@ -50,6 +52,25 @@ def test_an_unknown_contract_schema_is_blindness_with_both_versions_named(observ
     assert "schema 7" in decision.message
     assert "understands 0 and 1" in decision.message
     assert not actions(decision, StopJob)
+
+
+def test_a_stop_is_possible_although_the_contract_is_unknown():
+    """SIGTERM needs no schema."""
+    decision = decide(running(progress=ProgressFacts(0, unknown_schema=7), spec=make_spec(suspend=True)))
+    assert (decision.rule, decision.reason) == ("contract_unknown", "Stopping")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"nodes": make_nodes(NodeFacts("n1", exists=False, ready=None))}, "node_lost"),
+        ({"pods": (), "jobs": ()}, "job_deleted"),
+    ],
+    ids=["node gone", "job and pods gone"],
+)
+def test_what_needs_no_words_is_judged_under_an_unknown_contract_too(changes, rule):
+    """A last word that nobody can repeat does not hold a run for ever."""
+    assert decide(running(progress=ProgressFacts(0, unknown_schema=7), **changes)).rule == rule
 
 
 # -- success --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import Action, StopJob
 from trainrun_operator.core.failure_policy import refined, rule_on
 from trainrun_operator.core.rules.always import ABORT_GRACE_SECONDS
+from trainrun_operator.core.rules.stopping import stop_wanted
 from trainrun_operator.core.rules.whole_run import step_text
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
@@ -24,13 +25,16 @@ TELLING_RANK = 1
 
 
 def contract_unknown(situation: Situation) -> Choice | None:
-    """The trainer speaks a contract schema that this operator does not know: blind, both versions named, no action."""
+    """The trainer speaks a contract schema that this operator does not know: blind, both versions named, no verdict;
+    a stop that the user wants is still made."""
     said = [p.terminated.unknown_schema for p in situation.pods if p.terminated]
-    theirs = next((s for s in [*said, situation.observed.progress.unknown_schema] if s is not None), None)
+    if situation.living:
+        said.append(situation.observed.progress.unknown_schema)
+    theirs = next((s for s in said if s is not None), None)
     if theirs is None:
         return None
     ours = " and ".join(str(s) for s in UNDERSTOOD_SCHEMAS)
-    return Choice(reasons.CONTRACT_UNKNOWN, {"theirs": theirs, "ours": ours})
+    return stop_wanted(situation) or Choice(reasons.CONTRACT_UNKNOWN, {"theirs": theirs, "ours": ours})
 
 
 def attempt_succeeded(situation: Situation) -> Choice | None:
