@@ -53,6 +53,9 @@ bench: setup ## recovery and trainer speed; JSON under build/bench
 	$(BIN)/python bench/recovery.py
 	$(BIN)/python bench/trainer_speed.py
 
+agent: setup ## build/agent.pyz: the agent for images that are not ours, one file for any Python from 3.9
+	$(BIN)/python -m trainrun_trainer.agent.bundle build/agent.pyz
+
 lock: ## resolve requirements.in again
 	$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 requirements.in -o requirements.lock
 
@@ -62,4 +65,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench agent lock clean clean-cache
