@@ -11,6 +11,7 @@ from trainrun_operator.cluster import Key, Object
 from trainrun_operator.errors import Conflict, Unavailable
 from trainrun_operator.testing.cluster import OperatorKilled
 from trainrun_operator.testing.simulation import Simulation
+from trainrun_operator.testing.trainers import Group
 
 from tests.sim.draws import between, one_of, unit
 
@@ -217,7 +218,27 @@ def _outage(weather: Weather, n: int) -> None:
     weather.outage_until = weather.sim.clock.monotonic() + between(10, 200, weather.seed, "outage", n)
 
 
+def _flaky_registry(weather: Weather, n: int) -> None:
+    weather.sim.world.unpullable = "dial tcp: i/o timeout"
+    weather.later(n, lambda: setattr(weather.sim.world, "unpullable", None))
+
+
+def _program_error(weather: Weather, n: int) -> None:
+    """The program raises after a drawn step, each time that it gets there, in this and every later attempt."""
+    key, step = weather.run(n), between(20, 300, weather.seed, "raises at", n)
+    known = weather.sim.world.program
+
+    def break_program(group: Group) -> None:
+        known(group)
+        if group.run == key and group.step < step:
+            group.program_error_at = step
+
+    weather.sim.world.program = break_program
+
+
 KINDS: dict[str, Fault] = {
+    "flaky registry": _flaky_registry,
+    "program error": _program_error,
     "kill node": _kill_node,
     "replace node": _replace_node,
     "mark node": _mark_node,
