@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from trainrun_trainer import storage
 from trainrun_trainer.claims import Claim, Owner, Parent, read_claims, refuse_if_fenced, try_claim
 from trainrun_trainer.errors import ConfigError, Fenced, StorageRefused
 from trainrun_trainer.storage import LocalDirectory, open_storage
@@ -119,3 +120,15 @@ def test_other_paths_are_refused(path: str, words: str) -> None:
     """With the field's name."""
     with pytest.raises(ConfigError, match=f"checkpoint.path={path}: .*{words}"):
         open_storage(path)
+
+
+def test_a_new_folder_is_durable_before_its_manifest(store: LocalDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the commit must not forget the folder's own name: its parent is synced first."""
+    seen: list[str] = []
+    sync = storage._sync
+    monkeypatch.setattr(storage, "_sync", lambda path: (seen.append(str(path)), sync(path)))
+    store.before = lambda operation, name: seen.append(f"{operation} {name}")
+    store.tensor_files("step-7-c1")
+    store.put("step-7-c1/manifest.json", b"{}")
+    assert seen.index(str(store.root)) < seen.index("rename step-7-c1/manifest.json")
+    assert seen[-1] == str(store.root / "step-7-c1")

@@ -96,7 +96,7 @@ class LocalDirectory:
     def append(self, name: str, data: bytes) -> None:
         """One write to the end of the file, which is seen by readers at once."""
         target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         self.before("append", name)
         descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -133,19 +133,21 @@ class LocalDirectory:
         return self.root / name
 
     def settle(self, folder: str) -> None:
-        """Fsync of a file, or of every file and folder below `folder`."""
+        """Fsync of a file, or of every file and folder below `folder`, and of the names that lead to it."""
         self.before("fsync", folder)
-        for path in [self.root / folder, *(self.root / folder).rglob("*")]:
+        target = self.root / folder
+        leading = [p for p in target.parents if p.is_relative_to(self.root)]
+        for path in [*leading, target, *target.rglob("*")]:
             _sync(path)
 
     def tensor_files(self, folder: str) -> TensorFiles:
         """File access below `folder`, which is created."""
-        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        _make_folder(self.root / folder)
         return TensorFiles(folder, self.before)
 
     def _temporary(self, name: str, data: bytes) -> Path:
         target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}{TEMPORARY}")  # process ids repeat over nodes
         self.before("write", name)
         with open(temporary, "wb") as stream:
@@ -233,6 +235,14 @@ def hash_file(path: Path) -> dict[str, Any]:
             digest.update(piece)
             size += len(piece)
     return {"size": size, "xxh3": digest.hexdigest()}
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and make its name durable: a manifest is lost with a folder that a power cut forgets."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
 
 
 def _sync(path: Path) -> None:
