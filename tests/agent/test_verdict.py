@@ -82,7 +82,8 @@ def test_an_overrun_names_what_is_durable_and_what_would_help() -> None:
 @pytest.mark.parametrize(("code", "keeps"), [(0, False), (10, False), (11, False), (1, True), (31, True)])
 def test_the_logs_tail_is_evidence_of_failures_only(code: int, keeps: bool) -> None:
     """A good end needs no log, and its message stays small."""
-    said = {"exit_code": code, "cause": "x", "message": "y"}
+    said = {"exit_code": code, "cause": "x", "message": "no access with S3_SECRET=abc"}
     message = message_of(end(result=result(said)), {"run": "r", "attempt": 0, "role": "member", "pod_index": 0}, "tail")
     assert (message.log_tail == "tail") is keeps
     assert message.exit_code == ExitCode(code)
+    assert message.message == "no access with S3_SECRET=***"

@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from trainrun_api.contract import CAUSE_OF_EXIT, PEER_LOST, ExitCode, Outcome, TerminationMessage, most_telling
 
+from trainrun_trainer.agent.tail import redact
+
 PROGRAM_ERROR = CAUSE_OF_EXIT[ExitCode.ERROR]
 
 
@@ -156,5 +158,6 @@ def signal_name(number: int) -> str:
 def message_of(end: End, identity: Mapping[str, Any], log_tail: str) -> TerminationMessage:
     """The whole termination message; `identity` is run, attempt, role and pod_index."""
     fields = verdict(end)
+    fields["message"] = redact(fields["message"])  # an exception's text may quote what it was given
     keeps_tail = fields["exit_code"] not in (ExitCode.DONE, ExitCode.STOPPED, ExitCode.TIME_LIMIT)
     return TerminationMessage(**identity, **fields, log_tail=log_tail if keeps_tail else "")
