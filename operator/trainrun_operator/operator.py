@@ -41,7 +41,7 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(
             clock, first_seconds=settings.retry_first_seconds, longest_seconds=settings.retry_longest_seconds
         )
-        self.poller = Poller(cluster, clock, settings, self.senses, self.queue.add)
+        self.poller = Poller(cluster, clock, settings, self.senses, enqueue=self.queue.add, on_error=self._tell_error)
         self._gatherer = Gatherer(cluster, clock, self.senses)
         self._nodes: dict[str, NodeFacts] = {}
         self._resync_at = clock.monotonic()

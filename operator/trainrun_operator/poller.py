@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from trainrun_api.contract import Label
 
 from trainrun_operator.clock import Clock
-from trainrun_operator.cluster import Cluster, Key, Object, ProgressAnswer
+from trainrun_operator.cluster import Cluster, Key, Object
 from trainrun_operator.core.decision import Watch
 from trainrun_operator.core.observed import ProgressFacts
 from trainrun_operator.errors import ClusterError
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 from trainrun_operator.senses import Senses
 from trainrun_operator.settings import Settings
+
+ASKED_PER_ROUND = 16
+"""Agents asked directly in one round; worker 0 speaks for the rest, and the longest unheard come first."""
 
 
 @dataclass
@@ -36,13 +39,22 @@ class Poller:
     """`run_due` asks whoever is due; a thread of the operator, or the simulator, calls it."""
 
     def __init__(
-        self, cluster: Cluster, clock: Clock, settings: Settings, senses: Senses, enqueue: Callable[[Key], None]
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        settings: Settings,
+        senses: Senses,
+        *,
+        enqueue: Callable[[Key], None],
+        on_error: Callable[[Key, Exception], None],
     ) -> None:
         self._cluster = cluster
         self._clock = clock
         self._settings = settings
         self._senses = senses
         self._enqueue = enqueue
+        self._on_error = on_error
+        self._asking: set[Key] = set()
         self._targets: dict[Key, _Target] = {}
         self._changed = threading.Condition()
 
@@ -86,11 +98,12 @@ class Poller:
             due = [(key, target.watch) for key, target in self._targets.items() if target.due <= now]
             for key, watch in due:
                 self._targets[key].due = now + self._interval(watch)
-        if pool is None:
-            for key, watch in due:
+        for key, watch in due:
+            if pool is None:
                 self.poll(key, watch)
-        else:
-            list(pool.map(lambda entry: self.poll(*entry), due))
+            elif key not in self._asking:  # silent agents of one run must not delay the others
+                self._asking.add(key)
+                pool.submit(self._poll_apart, key, watch)
 
     def poll(self, key: Key, watch: Watch) -> None:
         """Ask one run's agents and enqueue it if that is news."""
@@ -99,26 +112,39 @@ class Poller:
         except ClusterError:
             return  # the pass that the failure of other calls causes will tell
         facts: ProgressFacts | None = None
-        for index, pod in pods:
+        for index, pod in pods[:ASKED_PER_ROUND]:
             answer = self._cluster.fetch_progress(pod, timeout_seconds=self._settings.poll_timeout_seconds)
-            facts = self._note(key, watch, index, answer)
+            facts = self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
             if answer.record is not None and not watch.ask_all:
                 break
         if facts is not None and (self._is_news(facts, watch) or self._is_pass_due(key)):
             self._enqueue(key)
 
-    def _note(self, key: Key, watch: Watch, index: int, answer: ProgressAnswer) -> ProgressFacts:
-        return self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
+    def _poll_apart(self, key: Key, watch: Watch) -> None:
+        """In a thread of the pool, where nobody sees an exception."""
+        try:
+            self.poll(key, watch)
+        except Exception as error:  # a bug that one run brings out must not silence the others
+            self._on_error(key, error)
+        finally:
+            self._asking.discard(key)
 
     def _running_pods(self, key: Key, attempt: int) -> list[tuple[int, Object]]:
-        """Pods of the attempt that run, by index."""
+        """Pods of the attempt that run: worker 0, then the others, the longest unheard first."""
+        agents = self._senses.progress(key, attempt).agents
         pods = [
             (int(pod["metadata"]["labels"].get(REPLICA_INDEX_LABEL, "0")), pod)
             for pod in self._cluster.list_pods(key)
             if pod["metadata"]["labels"].get(Label.ATTEMPT) == str(attempt)
             and (pod.get("status") or {}).get("phase") == "Running"
         ]
-        return sorted(pods, key=lambda entry: entry[0])
+
+        def turn(entry: tuple[int, Object]) -> tuple[bool, float, int]:
+            index, _ = entry
+            heard_at = agents[index].heard_at if index in agents else None
+            return index != 0, heard_at.timestamp() if heard_at else 0.0, index
+
+        return sorted(pods, key=turn)
 
     def _is_pass_due(self, key: Key) -> bool:
         with self._changed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 import pytest
@@ -39,7 +41,15 @@ class Stage:
             self._add_pod(attempt, index)
         self.cluster.answer = self._answer
         self.senses = Senses(15.0, 60.0)
-        self.poller = Poller(self.cluster, self.clock, Settings(), self.senses, self.news.append)
+        self.errors: list[tuple[Key, Exception]] = []
+        self.poller = Poller(
+            self.cluster,
+            self.clock,
+            Settings(),
+            self.senses,
+            enqueue=self.news.append,
+            on_error=lambda key, error: self.errors.append((key, error)),
+        )
 
     def _add_pod(self, attempt: int, index: int) -> None:
         labels = {
@@ -92,6 +102,50 @@ def test_everybody_is_asked_when_something_is_suspect(stage):
     """Each silence is evidence of its own."""
     stage.poll(replace(WATCH, ask_all=True, heard_indices=frozenset({0, 1, 2})))
     assert stage.asked == ["a-a0-0", "a-a0-1", "a-a0-2"]
+
+
+def test_the_longest_unheard_are_asked_first_and_not_all_of_a_large_run(stage):
+    """Sixteen a round; worker 0 always."""
+    for index in range(3, 40):
+        stage._add_pod(0, index)
+    stage.answers[0] = record(heard={str(i): 1.0 for i in range(1, 40) if i not in (7, 30)})
+    stage.answers[7] = ProgressAnswer(None, "timeout")
+    everybody = replace(WATCH, ask_all=True)
+    stage.poll(everybody)
+    stage.asked.clear()
+    stage.poll(everybody)
+    assert len(stage.asked) == 16
+    assert stage.asked[:3] == ["a-a0-0", "a-a0-7", "a-a0-30"]
+
+
+def test_silent_agents_of_one_run_do_not_delay_another(stage):
+    """With threads: a run that is still being asked is not asked again, others are."""
+    gate, reached = threading.Event(), threading.Event()
+
+    def slow(pod) -> ProgressAnswer:
+        stage.asked.append(pod["metadata"]["name"])
+        reached.set()
+        assert gate.wait(20)
+        return record()
+
+    stage.cluster.answer = slow
+    stage.poller.watch(KEY, WATCH)
+    with ThreadPoolExecutor(2) as pool:
+        stage.poller.run_due(pool)
+        assert reached.wait(20)
+        stage.clock.advance(60)
+        stage.poller.run_due(pool)
+        assert stage.asked == ["a-a0-0"]
+        gate.set()
+
+
+def test_a_bug_in_one_poll_is_told(stage):
+    """Nobody looks into a thread of the pool."""
+    stage.cluster.before = lambda call: (_ for _ in ()).throw(KeyError("oops"))
+    stage.poller.watch(KEY, WATCH)
+    with ThreadPoolExecutor(1) as pool:
+        stage.poller.run_due(pool)
+    assert [(key, type(error)) for key, error in stage.errors] == [(KEY, KeyError)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from trainrun_api.v1alpha1 import Condition, TrainingRunStatus
+from trainrun_api.v1alpha1 import Condition, GoodputStatus, TrainingRunStatus
 
 from trainrun_operator.core import goodput, stall
 from trainrun_operator.core.choice import Choice
@@ -57,7 +57,7 @@ def to_json(status: TrainingRunStatus) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _goodput(situation: Situation, status: TrainingRunStatus, outcome: Outcome) -> Any:
+def _goodput(situation: Situation, status: TrainingRunStatus, outcome: Outcome) -> GoodputStatus:
     created, now = situation.observed.run.created_at, situation.now
     new_class = outcome.goodput if status.result is None else "finished"
     is_over = situation.attempt is not None and open_attempt(status) is None
