@@ -202,6 +202,18 @@ def test_a_port_in_use_is_told_with_its_setting(tmp_path: Path) -> None:
             assert "TRAINRUN_AGENT_PORT" in pod.message()["message"]
 
 
+def test_a_rendezvous_port_in_use_is_told(tmp_path: Path) -> None:
+    """The pod that hosts the rendezvous says so, instead of blaming its peers."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        endpoint = f"127.0.0.1:{holder.getsockname()[1]}"
+        with started(tmp_path, small_launcher(), PET_RDZV_ENDPOINT=endpoint) as (pod,):
+            assert pod.wait() == 1
+            assert f"cannot open the rendezvous port {endpoint}" in pod.message()["message"]
+            assert pod.message()["cause"] == "ProgramError"
+
+
 def test_a_setting_that_is_no_number_is_named(tmp_path: Path) -> None:
     """With the variable, the value and what is expected."""
     with started(tmp_path, python("print('never')"), TRAINRUN_DEADLINE="soon") as (pod,):

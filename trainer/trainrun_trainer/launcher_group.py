@@ -30,7 +30,7 @@ FIRST_JOIN_SECONDS = 1800
 """Peers may still pull their image; the run's startup limit is shorter where it matters."""
 STORE_SECONDS = 60
 EXIT_BARRIER_SECONDS = 60.0
-MONITOR_SECONDS = 0.05
+MONITOR_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,16 @@ class _InheritedOutput(DefaultLogsSpecs):
 
 
 def join_store(parameters: RendezvousParameters) -> Any:
-    """The rendezvous handler, once the pod that hosts the store answers."""
+    """The rendezvous handler, once the pod that hosts the store answers. Raises OSError where we are that pod."""
     end = time.monotonic() + FIRST_JOIN_SECONDS
     while True:
         try:
             return get_rendezvous_handler(parameters)
-        except RendezvousConnectionError:
-            if time.monotonic() > end or parameters.get_as_bool("is_host"):
+        except RendezvousConnectionError as error:
+            if parameters.get_as_bool("is_host"):
+                text = f"cannot open the rendezvous port {parameters.endpoint}: {error.__cause__}; is it in use?"
+                raise OSError(text) from error
+            if time.monotonic() > end:
                 raise
             time.sleep(1)
 
