@@ -66,7 +66,7 @@ def test_an_undisturbed_run_leaves_everything_a_reader_needs(calm: Story) -> Non
     [
         (["kill-worker@step=25"], ["Done"]),
         (["lose-node@step=25,rank=0"], ["NodeLost", "Done"]),
-        (["hang-worker@step=25"], ["Stalled", "Done"]),
+        (["hang-worker@step=20"], ["Stalled", "Done"]),
         (["kill-operator@step=25"], ["Done"]),
         (["corrupt-checkpoint@latest"], ["NodeLost", "Done"]),
         (
@@ -81,7 +81,7 @@ def test_a_faulted_run_succeeds_with_the_same_losses(
     file: Path, workdir: Path, story: Story, calm: Story, faults: list[str], causes: list[str]
 ) -> None:
     """Each fault fires once, attempts end for the reason that the fault was, and the model cannot tell."""
-    if "hang-worker@step=25" in faults:  # the others shall not take a busy machine for a hang
+    if "hang-worker@step=20" in faults:  # the others shall not take a busy machine for a hang
         write_manifest(file.parent, lambda manifest: manifest["spec"]["health"].update(stallTimeoutSeconds=5))
     code, out, err = train(file, workdir, *(word for fault in faults for word in ("--fault", fault)))
     assert code == 0, out + err

@@ -30,6 +30,9 @@ from trainrun_trainer.retention import Stored, to_delete
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.storage import Storage
 
+SLOW_BYTES_PER_SECOND = 5e6
+"""Per rank; shared file systems that are slower than this under all ranks at once are out of order."""
+
 
 @dataclass(frozen=True)
 class HostCopy:
@@ -80,6 +83,12 @@ class Checkpoints:
         self.tried_monotonic = time.monotonic()
         """When the last save began, or this group: the next one by time is due an interval later."""
         self.proven: set[Stored] = set()
+
+    @property
+    def first_save_seconds(self) -> float:
+        """How long this rank's pieces may take on a slow disk: what to expect before anything was saved."""
+        num_bytes = sum(t.local.numel() * t.local.element_size() for t in self.tensors)
+        return num_bytes / SLOW_BYTES_PER_SECOND
 
     def snapshot(self, state: TrainState) -> HostCopy:
         """Copy this rank's pieces to the host."""

@@ -28,6 +28,11 @@ class HeldOut:
                 "raise held_out_share, shorten data.row_tokens, add text, or leave eval out"
             )
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that one evaluation reads."""
+        return sum(min(source.num_rows, self.max_rows) for source in self.sources.values())
+
     def evaluate(self, model: Any, ranks: Ranks) -> dict[str, dict[str, float]]:
         """{source: {loss, perplexity, tokens}}, equal on every rank."""
         names = sorted(self.sources)

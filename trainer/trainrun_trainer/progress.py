@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainrun_api.contract import Progress, ProgressFile
+from trainrun_api.contract import PHASE_ALLOWANCE_SECONDS, Progress, ProgressFile
 
 from trainrun_trainer.checkpoint import Durable
 from trainrun_trainer.logs import log
@@ -23,6 +23,11 @@ from trainrun_trainer.ranks import Ranks
 
 STEP_WINDOW = 50
 """Steps whose slowest governs the automatic stall limit."""
+
+
+PATIENCE_FACTOR = 20.0
+PATIENCE_SHORTEST_SECONDS = 10.0
+"""A save or an evaluation may take 20 x the slowest one before, and this much more: as the automatic stall limit."""
 
 
 class Stopwatch:
@@ -58,6 +63,7 @@ class ProgressWriter:
             del self._record[name]
         self._record |= {"pid": os.getpid(), "rank": ranks.rank, "local_rank": ranks.local_rank}
         self._recent: deque[tuple[float, int]] = deque(maxlen=STEP_WINDOW)
+        self._slowest: dict[str, float] = {}
         self.stopwatch = Stopwatch()
 
     def phase(self, phase: str, **known: Any) -> None:
@@ -66,14 +72,31 @@ class ProgressWriter:
         self._write()
 
     @contextmanager
-    def during(self, phase: str) -> Generator[None, None, None]:
-        """A phase within another one, which goes on afterwards."""
-        outer = self._record["phase"]
-        self.phase(phase)
+    def during(self, phase: str, first_seconds: float | None = None) -> Generator[None, None, None]:
+        """A phase within another one, which goes on afterwards.
+
+        How long it may be silent is told from its own past, the first time from `first_seconds`: a hang in a
+        save must not have to wait for the allowance of the largest model.
+        """
+        outer, started = self._record["phase"], time.monotonic()
+        self.phase(phase, expected_next_within_seconds=self._expected(phase, first_seconds))
         try:
             yield
         finally:
-            self.phase(outer)
+            self._slowest[phase] = max(self._slowest.get(phase, 0.0), time.monotonic() - started)
+            self.phase(outer, expected_next_within_seconds=None)
+
+    def slowest_step_seconds(self) -> float | None:
+        """Of the steps that this group remembers; None before the first."""
+        return max((seconds for seconds, _ in self._recent), default=None)
+
+    def _expected(self, phase: str, first_seconds: float | None) -> float | None:
+        """None: nothing is known, the contract's allowance holds."""
+        slowest = self._slowest.get(phase)
+        seconds = first_seconds if slowest is None else PATIENCE_FACTOR * slowest
+        if seconds is None:
+            return None
+        return min(PHASE_ALLOWANCE_SECONDS[phase], PATIENCE_SHORTEST_SECONDS + seconds)
 
     def step_done(self, step: int, loss: float, tokens: int, step_tokens: int, seconds: float) -> None:
         """An optimizer step is complete."""
@@ -82,7 +105,7 @@ class ProgressWriter:
         self._record |= {
             "phase": "training", "step": step, "loss": loss, "tokens": tokens, "step_monotonic": time.monotonic(),
             "tokens_per_second": sum(t for _, t in self._recent) / total if total else None,
-            "slowest_step_seconds": max(s for s, _ in self._recent),
+            "slowest_step_seconds": self.slowest_step_seconds(),
         }  # fmt: skip
         self._write()
 

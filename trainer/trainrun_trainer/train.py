@@ -11,6 +11,7 @@ from trainrun_trainer.export import Exported, export_model
 from trainrun_trainer.logs import log
 from trainrun_trainer.optimizer import set_learning_rate
 from trainrun_trainer.parallel import collect_gradients
+from trainrun_trainer.progress import PATIENCE_FACTOR
 from trainrun_trainer.schedule import learning_rate
 from trainrun_trainer.setup import Run
 from trainrun_trainer.step import agree, clip, reduce_gradients
@@ -86,7 +87,7 @@ def save(run: Run, is_required: bool) -> None:
     A failed save does not stop training; where the checkpoint is required it is StorageRefused (41).
     """
     try:
-        with run.progress.during("checkpointing"):
+        with run.progress.during("checkpointing", run.checkpoints.first_save_seconds):
             durable = run.checkpoints.commit(run.checkpoints.snapshot(run.state), run.metrics.settle)
             run.progress.saved(durable, None)
             run.checkpoints.prune()
@@ -102,7 +103,9 @@ def evaluate(run: Run) -> None:
     """Held-out perplexity of the current weights, into the metrics."""
     if run.held_out is None:
         return
-    with run.progress.during("evaluating"):
+    slowest = run.progress.slowest_step_seconds()
+    share = run.held_out.num_rows / run.plan.global_batch_rows
+    with run.progress.during("evaluating", None if slowest is None else PATIENCE_FACTOR * slowest * share):
         run.metrics.evaluation(run.state.step, run.held_out.evaluate(run.model, run.ranks))
     run.progress.stopwatch.lap("evaluate")
 
