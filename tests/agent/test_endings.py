@@ -107,6 +107,14 @@ def test_a_rendezvous_name_that_never_resolves_is_named(tmp_path: Path) -> None:
         assert "the rendezvous host 'no-such-host.invalid' cannot be resolved" in pod.message()["message"]
 
 
+def test_a_users_command_starts_without_a_rendezvous_name(tmp_path: Path) -> None:
+    """It may not need one; the wait is for torchrun's sake."""
+    env = {"PET_RDZV_ENDPOINT": "no-such-host.invalid:29500", "TRAINRUN_RENDEZVOUS_WAIT": "0.3"}
+    with started(tmp_path, python("print('it ran')"), **env) as (pod,):
+        assert pod.wait(20) == 0
+        assert "it ran" in pod.log() and "cannot be resolved" in pod.log()
+
+
 def test_an_overrun_grace_period_kills_and_says_so(tmp_path: Path) -> None:
     """A worker that hangs cannot save; the pod ends before the kubelet's kill, with what is durable."""
     acts = [{"rank": 0, "step": 3, "do": "hang"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -24,6 +25,8 @@ from trainrun_trainer.agent.tail import Tail, pump
 
 TICK_SECONDS = 0.2
 SAMPLE_EVERY_SECONDS = 2.0
+COMMAND_WAIT_SECONDS = 60.0
+"""A user's command may not use the rendezvous at all, so it is not kept from starting for longer."""
 DRAIN_SECONDS = 2.0
 """How long the last output may take to pass through after the tree is gone."""
 
@@ -86,10 +89,14 @@ class Agent:
         return None
 
     def _wait_for_rendezvous(self) -> Optional[str]:
-        if not self._is_own_launcher:
-            return None  # the user's torchrun or script looks for its peers itself
+        """torchrun too fails at once where the name is not known yet; only our launcher needs it in any case."""
         endpoint, limit = self._settings.rendezvous_endpoint, self._settings.rendezvous_wait_seconds
-        return wait_for_name(endpoint, limit, should_stop=self._asked_to_stop)
+        if self._is_own_launcher:
+            return wait_for_name(endpoint, limit, should_stop=self._asked_to_stop)
+        unknown = wait_for_name(endpoint, min(limit, COMMAND_WAIT_SECONDS), should_stop=self._asked_to_stop)
+        if unknown is not None:
+            _say("%s; the command is started all the same" % unknown)
+        return None
 
     def _watch(self, keeper: Keeper, wake_r: int) -> Optional[int]:
         """Until the tree is gone; the launcher's or command's exit code."""
@@ -142,9 +149,11 @@ class Agent:
 
     def _request_stop(self, reason: str, code: int) -> None:
         self._stop, self._stop_at = Stop(reason, int(code)), time.monotonic()
-        files.write_json(
-            self._settings.progress_dir, ProgressFile.STOP_REQUEST, {"reason": reason, "exit_code": int(code)}
-        )
+        request = {"reason": reason, "exit_code": int(code)}
+        try:
+            files.write_json(self._settings.progress_dir, ProgressFile.STOP_REQUEST, request)
+        except OSError as error:  # a full disk: they cannot be asked, but they are ended in time
+            _say("the stop request cannot be written: %s" % error)
         _say("%s; workers save and stop within %.0f s" % (reason, self._settings.kill_after_seconds))
 
     def _pursue_stop(self, keeper: Keeper) -> None:
@@ -193,8 +202,9 @@ class Agent:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write("[agent] %s\n" % text)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # whoever read our output is gone
+        sys.stderr.write("[agent] %s\n" % text)
+        sys.stderr.flush()
 
 
 def write_message(path: str, message: TerminationMessage) -> None:

@@ -11,11 +11,11 @@ Keeper to agent: {"started": pid}, {"ended": exit code or minus the signal}.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
-import sys
 from typing import Any, Dict, List, Optional
 
 from trainrun_trainer.agent import proctree
@@ -149,7 +149,5 @@ class _Loop:
             os._exit(NOT_STARTED)
 
     def _say(self, message: Dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the agent is gone; nobody is left to tell
             os.write(self._status_w, json.dumps(message).encode() + b"\n")
-        except OSError:
-            sys.stderr.write("")  # the agent is gone; nobody is left to tell
