@@ -63,7 +63,6 @@ def decide(observed: Observed) -> Decision:
     situation = situate(observed)
     tidy = () if observed.run.is_deleted else tuple(action for rule in ALWAYS for action in rule(situation))
     rules = WHOLE_RUN + (OPEN_ATTEMPT if situation.attempt is not None else NO_OPEN_ATTEMPT)
-    name, choice = next(
-        (r.__name__, c) for r in rules if (c := r(situation)) is not None
-    )  # the last rule always answers
+    # the last rule of each list always answers
+    name, choice = next((r.__name__, c) for r in rules if (c := r(situation)) is not None)
     return settle(situation, name, choice, tidy)

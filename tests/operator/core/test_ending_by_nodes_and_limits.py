@@ -124,6 +124,13 @@ def test_a_job_that_is_over_without_any_word_is_no_verdict(job):
     assert decision.status["failure"]["confidence"] == "Unknown"
 
 
+def test_an_end_that_proves_nothing_is_no_success():
+    """Every pod says 0, none names a final checkpoint: another attempt must find it."""
+    pods = tuple(ended_pod(i, 0, words(0, final_checkpoint=None)) for i in range(2))
+    decision = decide(running(jobs=(make_job(has_succeeded=True),), pods=pods))
+    assert (decision.rule, cause(decision)) == ("attempt_failed", "Unexplained")
+
+
 # -- startup and stall -------------------------------------------------------------------------------------
 
 

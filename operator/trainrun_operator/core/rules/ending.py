@@ -151,10 +151,13 @@ def abort(situation: Situation) -> tuple[Action, ...]:
 
 
 def _ended_unheard(situation: Situation) -> Finding | None:
-    """The job is over and no pod is left that could say why."""
+    """The job is over, and no pod said why, or proved success."""
     job = situation.job
-    if job is None or not (job.has_failed or job.has_succeeded) or situation.pods:
+    if job is None or not (job.has_failed or job.has_succeeded) or situation.living:
         return None
+    if situation.pods:
+        text = f"All pods of job {job.name} ended with exit 0, but none proves the target step and a final checkpoint."
+        return Finding("Unexplained", "Unknown", text)
     text = f"Job {job.name} is over and no word of its pods is left. {job.message}".rstrip()
     return Finding("NoEvidence", "Unknown", text)
 
