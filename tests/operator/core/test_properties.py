@@ -222,3 +222,15 @@ def test_blindness_alone_destroys_nothing(observed):
         rival=None,
     )
     assert not actions(decide(blind), StopJob)
+
+
+@settings(max_examples=200, deadline=None)
+@given(snapshots(), st.booleans())
+def test_an_attempt_whose_job_and_pods_are_over_does_not_stay_open(observed, has_failed):
+    """Whatever the pods said or left unsaid, some rule ends it or says why it waits."""
+    job = make_job(0, has_failed=has_failed, has_succeeded=not has_failed)
+    over = tuple(p for p in observed.pods if p.has_ended)
+    run = make_run(make_status(make_attempt(0)), observed.run.spec)
+    pods_of_0 = tuple(replace(p, attempt=0, job_uid="job-0") for p in over)
+    decision = decide(replace(observed, run=run, jobs=(job,), pods=pods_of_0, progress=ProgressFacts(0)))
+    assert decision.rule in {"attempt_succeeded", "node_lost", "attempt_failed"}
