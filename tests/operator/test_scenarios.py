@@ -89,6 +89,22 @@ def test_a_run_survives(sim, fault):
     assert sum(ledger["secondsByClass"].values()) == pytest.approx(wall.total_seconds(), abs=1e-6)
 
 
+def test_edits_that_can_wait_are_taken_at_the_next_attempt(sim):
+    """A new image does not stop a run; the history says which generation ran."""
+    key = sim.world.add_run("a")
+    at_step(sim, key, 25)
+    sim.world.edit_run(key, image="example/trainer:2")
+    at_step(sim, key, 40)
+    assert len(sim.world.status(key)["attempts"]) == 1
+    sim.world.fail_pod(sim.world.pods(key)[1], 137, said=False)
+    assert sim.until(
+        lambda: len(sim.world.status(key)["attempts"]) == 2 and bool(sim.world.living_jobs(key)), limit_seconds=60
+    )
+    worker = sim.world.living_jobs(key)[0]["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert worker["template"]["spec"]["containers"][0]["image"] == "example/trainer:2"
+    assert [a["generation"] for a in sim.finish(key)["attempts"]] == [1, 2]
+
+
 def test_a_stop_saves_the_very_last_step(sim):
     """Save stop: nothing is trained twice."""
     key = sim.world.add_run("a")
