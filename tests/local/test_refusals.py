@@ -83,6 +83,8 @@ def test_validate_says_one_sentence_per_problem(tmp_path: Path) -> None:
     done = subprocess.run([*TRAINRUN, "validate", str(good), str(bad)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (20, f"{good}: valid\n")
     assert done.stderr.startswith(f"{bad}: spec.workers.replicas")
+    done = subprocess.run([*TRAINRUN, "validate", "nowhere.yaml"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("nowhere.yaml")) == (20, 1)
 
 
 def test_help_is_cheap() -> None:

@@ -17,7 +17,8 @@ def validate_files(files: Sequence[Path]) -> int:
     for file in files:
         problems = validate_file(file)
         for problem in problems:
-            print(f"{file}: {problem.message}", file=sys.stderr)
+            names_file = problem.message.startswith(str(file))
+            print(problem.message if names_file else f"{file}: {problem.message}", file=sys.stderr)
         if problems:
             code = REFUSED
         else:
