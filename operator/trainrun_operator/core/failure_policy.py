@@ -61,7 +61,7 @@ CAUSES: dict[str, CausePolicy] = {
     "Aborted": CausePolicy(True, True),
     "Killed": CausePolicy(True),
     "Terminated": CausePolicy(False, guards_storm=True),
-    "PeerLost": CausePolicy(False, True),
+    "PeerLost": CausePolicy(False, guards_storm=True),
     "Stopped": CausePolicy(False, guards_storm=True),
     "TimeLimit": CausePolicy(
         False, sightings=3, advice="Attempts end before they get past this step: raise spec.maxAttemptSeconds."

@@ -138,6 +138,7 @@ def test_a_users_restart_rule_lifts_the_sightings_limit_but_not_the_budget():
         (found("Killed"), "It restarts at once (restart 1 of 10)."),
         (found("Aborted"), "It restarts in 10 s (restart 1 of 10)."),
         (found("NodeLost"), "It restarts at once, away from that node (free of the restart budget)."),
+        (found("PeerLost"), "It restarts at once (free of the restart budget)."),
         (found("NumericalFault"), "It restarts at once, on other nodes if there are any (restart 1 of 10)."),
     ],
     ids=lambda v: v.cause if isinstance(v, Finding) else "",
