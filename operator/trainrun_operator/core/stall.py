@@ -22,6 +22,9 @@ FRESH_SECONDS = 45.0
 BLIND_SECONDS = 60.0
 """Silence of all agents after which people are told; two healthy poll intervals."""
 
+SILENCE_SECONDS = 6.0
+"""One missed answer is a busy machine: a member counts as silent when it missed the next question, 5 s later, too."""
+
 STARTUP_TIMEOUT_DEFAULT_SECONDS = 1800.0
 
 
@@ -78,6 +81,13 @@ def silent_members(situation: Situation) -> list[PodFacts]:
     """Living pods whose agents were asked and do not answer."""
     agents = situation.observed.progress.agents
     return [p for p in situation.living if p.index in agents and agents[p.index].silent_since is not None]
+
+
+def silence_proven_at(situation: Situation) -> datetime | None:
+    """When the newest of these silences is long enough to blame a node; None: nobody is silent."""
+    silent = [situation.observed.progress.agents[p.index].silent_since for p in silent_members(situation)]
+    newest = max((since for since in silent if since is not None), default=None)
+    return None if newest is None else newest + timedelta(seconds=SILENCE_SECONDS)
 
 
 def blind_since(situation: Situation) -> datetime | None:

@@ -200,6 +200,20 @@ def test_a_stall_with_silent_members_is_their_nodes_fault(agents, excluded):
     assert "a-a0-worker-1" in decision.message
 
 
+def test_one_missed_answer_blames_no_node():
+    """A busy machine misses an answer: the verdict waits for the next question, then it is a stall of the program."""
+    fresh = AgentFacts(heard_at=ago(9), silent_since=ago(2), blind_because="timeout")
+    progress = make_progress(step_age_seconds=30.0, agents={0: AgentFacts(NOW), 1: fresh})
+    decision = decide(running(progress=progress))
+    assert (decision.rule, decision.status["attempts"][-1].get("endedAt"), decision.next_wake) == (
+        "stalled",
+        None,
+        ago(-4),
+    )
+    assert ABORT not in decision.actions
+    assert decision.watch is not None and decision.watch.is_suspect
+
+
 @pytest.mark.parametrize(
     ("deviating", "rule"),
     [

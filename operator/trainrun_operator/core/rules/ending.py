@@ -107,7 +107,7 @@ def never_started(situation: Situation) -> Choice | None:
 
 def stalled(situation: Situation) -> Choice | None:
     """A fresh answer shows the last step older than the phase's limit: abort and restart. If members' agents are silent
-    at that, it is their nodes' fault, free, and a single one is avoided. Blind is not stalled."""
+    at that for 6 s, it is their nodes' fault, free, and a single one is avoided. Blind is not stalled."""
     measured = stall.measure(situation)
     if measured is None or not measured.is_stalled or nodes.is_verdict_pending(situation):
         return None
@@ -116,6 +116,9 @@ def stalled(situation: Situation) -> Choice | None:
         f"the limit is {measured.limit_seconds:.0f} s."
     )
     silent = stall.silent_members(situation)
+    proven_at = stall.silence_proven_at(situation)
+    if proven_at is not None and situation.now < proven_at:
+        return Choice(reasons.RUNNING, {"attempt": situation.current.number}, wake=proven_at, is_suspect=True)
     if not silent:
         return fail(situation, Finding("Stalled", "Likely", text, step=situation.step))
     text += f" The agents of {', '.join(p.name for p in silent)} do not answer."
