@@ -72,7 +72,8 @@ def test_an_undisturbed_run_leaves_everything_a_reader_needs(calm: Story) -> Non
         (
             ["kill-worker@step=4", "lose-node@step=13,rank=0", "kill-operator@step=20", "lose-node@step=29",
              "corrupt-checkpoint@latest"],
-            ["NodeLost", "NodeLost", "Done"],
+            # an operator that was killed a moment ago has heard no agent: it may have only the survivor's word
+            ["NodeLost", "NodeLost or PeerLost", "Done"],
         ),
     ],
     ids=["kill-worker", "lose-node", "hang-worker", "kill-operator", "corrupt", "several"],
@@ -88,7 +89,9 @@ def test_a_faulted_run_succeeds_with_the_same_losses(
     fired = [e["fault"] for e in story.events(type="fault")]
     implied = ["lose-node@step=20"] if faults == ["corrupt-checkpoint@latest"] else []
     assert sorted(fired) == sorted([*faults, *implied])
-    assert [a["cause"] for a in story.status()["attempts"]] == causes
+    ended_by = [a["cause"] for a in story.status()["attempts"]]
+    assert len(ended_by) == len(causes)
+    assert all(cause in allowed.split(" or ") for cause, allowed in zip(ended_by, causes, strict=True)), ended_by
     assert_equal(story, calm)
     assert story.events(reason="ReplayDiverged") == []
     assert marked(workdir) == []

@@ -193,6 +193,14 @@ def test_a_lost_peer_never_hides_what_it_was_lost_to():
     assert cause(decide(running(pods=pods))) == "ProgramError"
 
 
+def test_a_survivors_word_waits_for_the_word_of_the_other():
+    """The lost node is called not Ready a moment after its peer ended; only then is the cause known."""
+    survivor = ended_pod(0, 1, words(1, cause="PeerLost"), seconds_ago=3)
+    assert decide(running(pods=(survivor, make_pod(1)))).reason == "FailureSettling"
+    late = ended_pod(0, 1, words(1, cause="PeerLost"), seconds_ago=4)
+    assert cause(decide(running(pods=(late, make_pod(1))))) == "PeerLost"
+
+
 def test_among_equals_the_earliest_counts():
     """The second failure is the echo of the first."""
     pods = (

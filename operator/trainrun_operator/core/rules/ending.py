@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from trainrun_api.contract import UNDERSTOOD_SCHEMAS
+from trainrun_api.contract import PEER_LOST, UNDERSTOOD_SCHEMAS
 
 from trainrun_operator.core import attempts, containers, nodes, reasons, stall, verdict
 from trainrun_operator.core.choice import Choice
@@ -19,6 +19,10 @@ from trainrun_operator.core.verdict import Finding
 
 SETTLE_SECONDS = 2.0
 """A program error is often the echo of another pod's end: time for the other pods to say more."""
+
+PEER_SETTLE_SECONDS = 4.0
+"""A survivor's word says that somebody else is at fault: that one's end, or its node's, is worth a longer wait
+(Kubernetes cuts times of ends to whole seconds, so 3 s are left at worst)."""
 
 TELLING_RANK = 1
 """Findings up to this rank explain themselves; no need to wait for more."""
@@ -63,7 +67,8 @@ def attempt_failed(situation: Situation) -> Choice | None:
     if finding is None or (finding.cause in verdict.MAY_BE_ECHO and _is_job_gone(situation)):
         return None
     if finding.rank > TELLING_RANK and situation.living and finding.at is not None:
-        ready_at = finding.at + timedelta(seconds=SETTLE_SECONDS)
+        patience = PEER_SETTLE_SECONDS if finding.cause == PEER_LOST else SETTLE_SECONDS
+        ready_at = finding.at + timedelta(seconds=patience)
         if situation.now < ready_at:
             facts = {"attempt": situation.current.number}
             return Choice(reasons.FAILURE_SETTLING, facts, wake=ready_at, is_suspect=True)
