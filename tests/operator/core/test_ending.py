@@ -277,3 +277,17 @@ def test_an_attempts_last_step_is_the_furthest_that_was_known(updated, end):
     pods = (make_pod(0), ended_pod(1, 137))
     observed = running(status=status, pods=pods, progress=make_progress(step=3, phase="starting", seconds_ago=20))
     assert decide(observed).status["attempts"][-1]["endStep"] == end
+
+
+def test_pods_that_a_queue_stops_end_no_attempt():
+    """They save and exit 10 while the job is suspended."""
+    pods = (ended_pod(0, 10, words(10)), ended_pod(1, 10, words(10)))
+    assert decide(running(jobs=(make_job(is_suspended=True),), pods=pods)).rule == "job_queued"
+
+
+def test_a_pod_made_before_the_job_says_it_started_counts():
+    """training-operator 1.9 writes startTime after it has created the first pods."""
+    jobs = (make_job(started_at=ago(930)),)
+    failed = ended_pod(0, 30, words(30), created_at=ago(935))
+    decision = decide(running(jobs=jobs, pods=(failed, make_pod(1, created_at=ago(930)))))
+    assert decision.status["attempts"][-1]["cause"] == "DeviceSuspect"

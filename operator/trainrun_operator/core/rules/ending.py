@@ -64,7 +64,7 @@ def attempt_failed(situation: Situation) -> Choice | None:
     """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
     A bare program error waits 2 s for other pods' words. A job that is over without any word costs nothing."""
     finding = verdict.root_cause(situation.pods) or _ended_unheard(situation)
-    if finding is None or (finding.cause in verdict.MAY_BE_ECHO and _is_job_gone(situation)):
+    if finding is None or (finding.cause in verdict.MAY_BE_ECHO and (_is_job_gone(situation) or _is_queued(situation))):
         return None
     if finding.rank > TELLING_RANK and situation.living and finding.at is not None:
         patience = PEER_SETTLE_SECONDS if finding.cause == PEER_LOST else SETTLE_SECONDS
@@ -168,6 +168,11 @@ def _ended_unheard(situation: Situation) -> Finding | None:
         return Finding("Unexplained", "Unknown", text)
     text = f"Job {job.name} is over and no word of its pods is left. {job.message}".rstrip()
     return Finding("NoEvidence", "Unknown", text)
+
+
+def _is_queued(situation: Situation) -> bool:
+    """A queue takes the job's pods away; they save and stop."""
+    return situation.job is not None and situation.job.is_suspended
 
 
 def _is_job_gone(situation: Situation) -> bool:
