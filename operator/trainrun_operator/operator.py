@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from trainrun_api.contract import Label
@@ -32,11 +33,20 @@ LONGEST_WAIT_SECONDS = 60.0
 class Operator:
     """Passes over runs, in threads or step by step."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, settings: Settings, journal: Journal) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        settings: Settings,
+        journal: Journal,
+        *,
+        observe_pass: Callable[[str, float], None] = lambda outcome, seconds: None,
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
         self._settings = settings
         self._journal = journal
+        self._observe_pass = observe_pass
         self.senses = Senses(settings.peer_silent_seconds, settings.outage_memory_seconds)
         self.queue: WorkQueue[Key] = WorkQueue(
             clock, first_seconds=settings.retry_first_seconds, longest_seconds=settings.retry_longest_seconds
@@ -65,6 +75,16 @@ class Operator:
         self.poller.interrupt()
         for thread in self._threads:
             thread.join()
+
+    def trouble(self, stuck_seconds: float) -> str | None:
+        """Why this process should be started again; None if it works."""
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        if dead:
+            return f"threads have died: {', '.join(dead)}"
+        due = self.queue.next_due_at()
+        if due is not None and self._clock.monotonic() - due > stuck_seconds:
+            return f"a pass has been due for more than {stuck_seconds:.0f} s"
+        return None
 
     def on_event(self, event: WatchEvent) -> None:
         """Enqueue whom a change concerns; may be called from any thread."""
@@ -105,17 +125,22 @@ class Operator:
 
     def _process(self, key: Key) -> None:
         """One pass with its consequences for queue and poller."""
+        started, outcome = self._clock.monotonic(), "crashed"
         try:
             decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key)
         except (Conflict, NotFound):
+            outcome = "conflict"
             self.queue.retry(key)
         except Unavailable:
+            outcome = "unavailable"
             self.senses.note_api(self._clock.now(), is_reachable=False)
             self.queue.retry(key)
         except ClusterError as error:
+            outcome = "refused"
             self._tell_error(key, error)
             self.queue.retry(key)
         else:
+            outcome = "ok"
             self.senses.note_api(self._clock.now(), is_reachable=True)
             self.queue.forget_failures(key)
             self.poller.watch(key, decision.watch if decision is not None else None)
@@ -124,6 +149,7 @@ class Operator:
                 self.queue.add(key, delay_seconds=delay)
         finally:
             self.queue.done(key)
+            self._observe_pass(outcome, self._clock.monotonic() - started)
 
     def _on_node(self, event: WatchEvent) -> None:
         """A heartbeat is no news; a change of what the rules look at is, for the runs that use the node."""

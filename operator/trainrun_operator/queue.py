@@ -83,6 +83,12 @@ class WorkQueue(Generic[K]):
         with self._changed:
             return self._next_due()
 
+    def depth(self) -> int:
+        """Keys that are due and wait for somebody to process them."""
+        with self._changed:
+            now = self._clock.monotonic()
+            return sum(due <= now and key not in self._busy for key, due in self._due.items())
+
     def close(self) -> None:
         """Let every waiting `get` return None."""
         with self._changed:

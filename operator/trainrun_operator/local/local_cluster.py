@@ -19,13 +19,14 @@ from typing import Any, Literal
 
 from trainrun_api.contract import Label
 
+from trainrun_operator.agent_client import ask
 from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent
 from trainrun_operator.errors import Conflict, NotFound
 from trainrun_operator.job_controller import JobController
-from trainrun_operator.local.agent_client import ask
 from trainrun_operator.local.disk import ObjectFiles, read_json, write_json
 from trainrun_operator.local.kubelet import Kubelet
 from trainrun_operator.local.layout import RunDir
+from trainrun_operator.local.pod_process import LOOPBACK
 from trainrun_operator.local.pod_status import scheduled_status, unscheduled_status
 from trainrun_operator.local.scheduler import schedule
 from trainrun_operator.local.slots import Slots
@@ -239,7 +240,7 @@ class LocalCluster:
         port = self._kubelet.port_of(pod)
         if port is None:
             return ProgressAnswer(None, "no-route")
-        return ask(port, timeout_seconds=timeout_seconds)
+        return ask(LOOPBACK, port, timeout_seconds=timeout_seconds)
 
     def subscribe(self, listener: Callable[[WatchEvent], None]) -> None:
         """Call `listener` for every change from now on."""

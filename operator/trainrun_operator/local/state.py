@@ -11,12 +11,12 @@ from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
 
+from trainrun_operator.agent_client import ask
 from trainrun_operator.cluster import Object
-from trainrun_operator.local.agent_client import ask
 from trainrun_operator.local.corruption import newest_committed
 from trainrun_operator.local.disk import ObjectFiles, read_json
 from trainrun_operator.local.layout import LOCK, RunDir
-from trainrun_operator.local.pod_process import POD_FOLDER
+from trainrun_operator.local.pod_process import LOOPBACK, POD_FOLDER
 from trainrun_operator.local.process import ProcessId, Tree
 
 ASK_SECONDS = 0.3
@@ -88,7 +88,7 @@ def is_supervised(run_dir: RunDir) -> bool:
 def ask_progress(run_dir: RunDir) -> Mapping[str, Any]:
     """The whole run's progress from worker 0's agent; empty when it does not answer."""
     pods = live_pods(run_dir)
-    answer = ask(pods[0].port, timeout_seconds=ASK_SECONDS).record if pods else None
+    answer = ask(LOOPBACK, pods[0].port, timeout_seconds=ASK_SECONDS).record if pods else None
     return answer or {}
 
 

@@ -1,4 +1,4 @@
-"""Asks a local pod's agent for its progress."""
+"""Asks an agent for its progress over HTTP."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import json
 from typing import Any
 
 from trainrun_operator.cluster import ProgressAnswer
-from trainrun_operator.local.pod_process import LOOPBACK
 
 LIMIT_BYTES = 4_000_000
 """A record of 8,192 workers fits in it; an answer that is longer is none of ours."""
 
 
-def ask(port: int, *, timeout_seconds: float) -> ProgressAnswer:
-    """`GET /progress` on this port. Never raises."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_seconds)
+def ask(host: str, port: int, *, timeout_seconds: float) -> ProgressAnswer:
+    """`GET /progress` there. Never raises."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     try:
         connection.request("GET", "/progress")
         response = connection.getresponse()

@@ -1,0 +1,58 @@
+"""`/healthz` and `/metrics` over plain HTTP, in a thread of their own so that a busy operator still answers."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import threading
+from collections.abc import Callable
+
+import prometheus_client as prometheus
+
+log = logging.getLogger(__name__)
+
+
+class HealthServer:
+    """Serves until `stop`; `port` is the one that it got."""
+
+    def __init__(
+        self, host: str, port: int, registry: prometheus.CollectorRegistry, trouble: Callable[[], str | None]
+    ) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                code, kind, body = _answer(self.path, registry, trouble)
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                log.debug(format, *args)
+
+        self._server = http.server.ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _answer(
+    path: str, registry: prometheus.CollectorRegistry, trouble: Callable[[], str | None]
+) -> tuple[int, str, bytes]:
+    """Status, content type and body."""
+    if path == "/metrics":
+        return 200, prometheus.CONTENT_TYPE_LATEST, prometheus.generate_latest(registry)
+    if path == "/healthz":
+        reason = trouble()
+        return (200, "text/plain", b"ok\n") if reason is None else (503, "text/plain", f"{reason}\n".encode())
+    return 404, "text/plain", b"/healthz or /metrics\n"

@@ -1,0 +1,171 @@
+"""What the watches have shown: trimmed objects by kind, and the last sight of deleted pods.
+
+A watch can be cut and miss a deletion, so `replace_all` (a fresh list) is its correction. Everything the cache holds is
+shared with its readers, who must not change it. It knows neither the client nor kopf.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from trainrun_api.contract import Label
+
+from trainrun_operator.cluster import Key, Kind, Object, WatchEvent
+from trainrun_operator.kube.trim import trimmed
+
+EVIDENCE_SECONDS = 600.0
+"""How long the last sight of a deleted pod is kept: evidence outlives pods."""
+DEPARTED_LIMIT = 20_000
+"""Bound of that memory; the oldest go first."""
+
+Listener = Callable[[WatchEvent], None]
+
+
+@dataclass
+class _Shelf:
+    """The objects of one kind."""
+
+    objects: dict[Key, Object] = field(default_factory=dict)
+    by_run: dict[Key, dict[Key, None]] = field(default_factory=dict)
+    seen_at: float | None = None
+    """Monotonic time of the last news, a complete list included."""
+
+
+class Cache:
+    """Thread-safe; listeners are called outside the lock, in the thread that brought the news."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._shelves: dict[Kind, _Shelf] = {kind: _Shelf() for kind in ("TrainingRun", "PyTorchJob", "Pod", "Node")}
+        self._departed: dict[str, tuple[float, Object]] = {}
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener` for every change from now on."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def put(self, kind: Kind, obj: Object) -> bool:
+        """Take over an object that exists; False if a newer state was known already."""
+        small = trimmed(kind, obj)
+        with self._lock:
+            known = self._shelves[kind].objects.get(_key(small))
+            if known is not None and _version(known) >= _version(small):
+                return False
+            if known is not None and _uid(known) != _uid(small):
+                self._remove(kind, known)
+            self._store(kind, small)
+        self._tell(WatchEvent("ADDED" if known is None else "MODIFIED", kind, small))
+        return True
+
+    def drop(self, kind: Kind, obj: Object) -> None:
+        """An object is gone; of another one with its name nothing is touched."""
+        small = trimmed(kind, obj)
+        with self._lock:
+            known = self._shelves[kind].objects.get(_key(small))
+            if known is not None and _uid(known) == _uid(small):
+                self._remove(kind, known)
+            self._shelves[kind].seen_at = self._monotonic()
+            if kind == "Pod":
+                self._remember(small)
+        self._tell(WatchEvent("DELETED", kind, small))
+
+    def replace_all(self, kind: Kind, objects: Iterable[Object], version: str) -> int:
+        """Take over a complete list of that resourceVersion; returns how many deletions had been missed."""
+        present = [trimmed(kind, obj) for obj in objects]
+        uids = {_uid(obj) for obj in present}
+        with self._lock:
+            self._shelves[kind].seen_at = self._monotonic()
+            known = list(self._shelves[kind].objects.values())
+        gone = [obj for obj in known if _uid(obj) not in uids and _version(obj) <= _number(version)]
+        for obj in gone:
+            self.drop(kind, obj)
+        for obj in present:
+            self.put(kind, obj)
+        return len(gone)
+
+    def all(self, kind: Kind) -> list[Object]:
+        """All objects of a kind, by name."""
+        with self._lock:
+            shelf = self._shelves[kind].objects
+            return [shelf[key] for key in sorted(shelf)]
+
+    def of_run(self, kind: Kind, run: Key) -> list[Object]:
+        """Objects that carry the run's label, by name."""
+        with self._lock:
+            shelf = self._shelves[kind]
+            return [shelf.objects[key] for key in sorted(shelf.by_run.get(run, ()))]
+
+    def has(self, kind: Kind, key: Key) -> bool:
+        """Whether an object of that name is known."""
+        with self._lock:
+            return key in self._shelves[kind].objects
+
+    def departed(self, run: Key) -> list[Object]:
+        """Last sight of the run's pods that went in the last 10 minutes."""
+        oldest = self._monotonic() - EVIDENCE_SECONDS
+        with self._lock:
+            self._departed = {uid: entry for uid, entry in self._departed.items() if entry[0] >= oldest}
+            return [pod for _, pod in self._departed.values() if _run_of(pod) == run]
+
+    def ages_seconds(self) -> dict[str, float]:
+        """Seconds since the last news of each kind that has had any."""
+        now = self._monotonic()
+        with self._lock:
+            return {kind: now - s.seen_at for kind, s in self._shelves.items() if s.seen_at is not None}
+
+    def _store(self, kind: Kind, obj: Object) -> None:
+        shelf, key = self._shelves[kind], _key(obj)
+        shelf.objects[key] = obj
+        shelf.seen_at = self._monotonic()
+        run = _run_of(obj)
+        if run is not None:
+            shelf.by_run.setdefault(run, {})[key] = None
+
+    def _remove(self, kind: Kind, obj: Object) -> None:
+        shelf, key, run = self._shelves[kind], _key(obj), _run_of(obj)
+        shelf.objects.pop(key, None)
+        if run is not None and run in shelf.by_run:
+            shelf.by_run[run].pop(key, None)
+            if not shelf.by_run[run]:
+                del shelf.by_run[run]
+        if kind == "Pod":
+            self._remember(obj)
+
+    def _remember(self, pod: Object) -> None:
+        """Keep evidence; the caller holds the lock. A sight that was kept already is renewed, its time is not."""
+        since, _ = self._departed.get(_uid(pod), (self._monotonic(), pod))
+        self._departed[_uid(pod)] = (since, pod)
+        while len(self._departed) > DEPARTED_LIMIT:
+            del self._departed[next(iter(self._departed))]
+
+    def _tell(self, event: WatchEvent) -> None:
+        with self._lock:
+            listeners = [*self._listeners]
+        for listener in listeners:
+            listener(event)
+
+
+def _key(obj: Object) -> Key:
+    return Key(obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+
+
+def _uid(obj: Object) -> str:
+    return str(obj["metadata"]["uid"])
+
+
+def _run_of(obj: Object) -> Key | None:
+    run = (obj["metadata"].get("labels") or {}).get(Label.RUN)
+    return None if run is None else Key(obj["metadata"].get("namespace", ""), run)
+
+
+def _version(obj: Object) -> int:
+    return _number(obj["metadata"].get("resourceVersion", ""))
+
+
+def _number(version: str) -> int:
+    """Versions of one API server are increasing numbers; anything else counts as oldest."""
+    return int(version) if version.isdigit() else 0

@@ -1,0 +1,164 @@
+"""KubeCluster: the `Cluster` seam on a real API server.
+
+Lists come from the cache that the watches feed; what a decision hangs on is read live. Every write carries a
+resourceVersion or uid. It knows nothing about training.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trainrun_api.contract import AGENT_PORT, Env, Label
+
+from trainrun_operator.agent_client import ask
+from trainrun_operator.clock import Clock
+from trainrun_operator.cluster import Key, Kind, Object, ProgressAnswer, WatchEvent
+from trainrun_operator.errors import AlreadyExists, Conflict, NotFound
+from trainrun_operator.kube.cache import Cache
+from trainrun_operator.kube.client import KubeClient
+from trainrun_operator.kube.events import EventRecorder
+
+WATCHED: dict[Kind, str] = {"TrainingRun": "", "PyTorchJob": Label.RUN, "Pod": Label.RUN, "Node": ""}
+"""Kinds and the label by which the API server selects them for us; order in which they are listed."""
+
+FLEET = "trainrun-fleet"
+"""Name of the ConfigMap of fleet facts."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this operator works."""
+
+    namespace: str
+    """Its own: the fleet's ConfigMap lies there."""
+    watched_namespace: str = ""
+    """The one namespace that it serves; empty: all."""
+    instance: str = "trainrun-operator"
+
+
+class KubeCluster:
+    """Implements `trainrun_operator.cluster.Cluster`."""
+
+    def __init__(self, client: KubeClient, clock: Clock, place: Place) -> None:
+        self._client = client
+        self._place = place
+        self.cache = Cache(clock.monotonic)
+        self._events = EventRecorder(client, clock, "trainrun-operator", place.instance)
+        self._refreshing = threading.Lock()
+
+    def refresh(self) -> int:
+        """List everything that is watched: fills the cache, and corrects it where a watch was cut.
+
+        Returns the number of missed deletions. Raises ClusterError.
+        """
+        missed = 0
+        with self._refreshing:
+            for kind, label in WATCHED.items():
+                namespace = "" if kind == "Node" else self._place.watched_namespace
+                objects: list[Object] = []
+                version = ""
+                for page in self._client.pages(kind, namespace, label):
+                    version = version or page["metadata"]["resourceVersion"]
+                    objects.extend(page["items"])
+                missed += self.cache.replace_all(kind, objects, version)
+        if missed:
+            log.info("the watches had missed %d deletions", missed)
+        return missed
+
+    def get_run(self, key: Key) -> Object | None:
+        """Live read."""
+        return self._client.get("TrainingRun", key)
+
+    def list_runs(self) -> list[Object]:
+        """All runs that we watch, trimmed."""
+        return self.cache.all("TrainingRun")
+
+    def replace_run_status(self, run: Object) -> Object:
+        """Under its resourceVersion."""
+        return self._client.replace("TrainingRun", run, subresource="status")
+
+    def delete_run(self, key: Key, *, uid: str) -> None:
+        """With its uid."""
+        self._client.delete("TrainingRun", key, uid=uid)
+
+    def get_job(self, key: Key) -> Object | None:
+        """Live read."""
+        return self._client.get("PyTorchJob", key)
+
+    def list_jobs(self, run: Key) -> list[Object]:
+        """PyTorchJobs with the run's label."""
+        return self.cache.of_run("PyTorchJob", run)
+
+    def create_job(self, job: Object) -> Object:
+        """Raises AlreadyExists, Refused (the webhook's or the quota's own sentence)."""
+        return self._client.create("PyTorchJob", job["metadata"]["namespace"], job)
+
+    def delete_job(self, key: Key, *, uid: str) -> None:
+        """Its pods follow in the background."""
+        self._client.delete("PyTorchJob", key, uid=uid)
+
+    def list_pods(self, run: Key) -> list[Object]:
+        """Pods with the run's label. A node that one of them names and no watch has shown is read live first: the
+        watches are apart, and a node that is merely news must not count as gone."""
+        pods = self.cache.of_run("Pod", run)
+        for name in {pod["spec"].get("nodeName") for pod in pods}:
+            if name is not None and not self.cache.has("Node", Key("", name)):
+                node = self._client.get("Node", Key("", name))
+                if node is not None:
+                    self.cache.put("Node", node)
+        return pods
+
+    def departed_pods(self, run: Key) -> list[Object]:
+        """Last sight of pods that went in the last 10 minutes."""
+        return self.cache.departed(run)
+
+    def delete_pod(self, key: Key, *, uid: str, grace_seconds: int) -> None:
+        """Grace 0 removes the object at once."""
+        self._client.delete("Pod", key, uid=uid, grace_seconds=grace_seconds)
+
+    def list_nodes(self) -> list[Object]:
+        """All nodes."""
+        return self.cache.all("Node")
+
+    def record_event(self, run: Object, *, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Counted when told again; never raises."""
+        self._events.record(run, type, reason, message)
+
+    def read_fleet(self) -> Object | None:
+        """The ConfigMap in our own namespace, live."""
+        return self._client.get("ConfigMap", Key(self._place.namespace, FLEET))
+
+    def replace_fleet(self, fleet: Object) -> Object:
+        """Create it, or replace it under its resourceVersion."""
+        known = {"namespace": self._place.namespace, "name": FLEET, "labels": {"app.kubernetes.io/name": "trainrun"}}
+        whole = {"apiVersion": "v1", "kind": "ConfigMap", **fleet, "metadata": {**fleet.get("metadata", {}), **known}}
+        try:
+            if whole["metadata"].get("resourceVersion"):
+                return self._client.replace("ConfigMap", whole)
+            return self._client.create("ConfigMap", self._place.namespace, whole)
+        except (AlreadyExists, NotFound) as error:
+            raise Conflict(f"the fleet facts have changed since they were read: {error}") from error
+
+    def fetch_progress(self, pod: Object, *, timeout_seconds: float) -> ProgressAnswer:
+        """Ask the agent at the pod's address; never raises."""
+        address = (pod.get("status") or {}).get("podIP")
+        if not address:
+            return ProgressAnswer(None, "no-route")
+        return ask(address, _agent_port(pod), timeout_seconds=timeout_seconds)
+
+    def subscribe(self, listener: Callable[[WatchEvent], None]) -> None:
+        """Call `listener` for every change that a watch shows."""
+        self.cache.subscribe(listener)
+
+
+def _agent_port(pod: Object) -> int:
+    """The port that the pod's environment names."""
+    environment = (e for c in pod["spec"].get("containers") or () for e in c.get("env") or ())
+    port = next((str(e.get("value")) for e in environment if e["name"] == Env.AGENT_PORT), "")
+    return int(port) if port.isdigit() else AGENT_PORT

@@ -1,0 +1,60 @@
+"""What the operator may do, per feature, as data: the chart's role and the tests' role are made from this list.
+
+A verb that is not here is refused by the API server, which says so by name; a verb that nothing needs is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainrun_api.contract import GROUP
+
+from trainrun_operator.cluster import Object
+
+ROLE = "trainrun-operator"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Verbs on resources of one API group, with their reason."""
+
+    feature: str
+    group: str
+    resources: tuple[str, ...]
+    verbs: tuple[str, ...]
+
+
+CLUSTER_WIDE: tuple[Grant, ...] = (
+    Grant("node health, and nodes that are gone", "", ("nodes",), ("get", "list", "watch")),
+)
+"""Nodes belong to no namespace, so that also an operator of one namespace needs these."""
+
+PER_NAMESPACE: tuple[Grant, ...] = (
+    Grant("runs are watched and read live", GROUP, ("trainingruns",), ("get", "list", "watch")),
+    Grant("status is the run's memory", GROUP, ("trainingruns/status",), ("update",)),
+    Grant("ttlSecondsAfterFinished", GROUP, ("trainingruns",), ("delete",)),
+    Grant("an attempt is a PyTorchJob", "kubeflow.org", ("pytorchjobs",), ("get", "list", "watch", "create", "delete")),
+    Grant("evidence, and stops with their own grace", "", ("pods",), ("list", "watch", "delete")),
+    Grant("what happened, in kubectl describe", "", ("events",), ("get", "create", "update")),
+)
+"""In every namespace that is served."""
+
+OWN_NAMESPACE: tuple[Grant, ...] = (
+    Grant("fleet facts (node ledger, repair caps)", "", ("configmaps",), ("get", "create", "update")),
+)
+"""In the operator's own namespace."""
+
+SCANNING: tuple[Grant, ...] = (
+    Grant("kinds that are installed later", "apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch")),
+    Grant("namespaces that are made later", "", ("namespaces",), ("list", "watch")),
+)
+"""Only for an operator of all namespaces (kopf's own scan of the cluster)."""
+
+
+def rules(*grants: tuple[Grant, ...]) -> list[Object]:
+    """As `rules` of a Role or ClusterRole."""
+    return [
+        {"apiGroups": [grant.group], "resources": list(grant.resources), "verbs": list(grant.verbs)}
+        for group in grants
+        for grant in group
+    ]

@@ -1,0 +1,68 @@
+"""Objects cut down to what the rules read: 8,000 pods with their managed fields would be hundreds of MB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trainrun_api.contract import Env
+
+from trainrun_operator.cluster import Kind, Object
+
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "labels",
+    "ownerReferences",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
+_POD_STATUS = ("phase", "reason", "message", "podIP", "startTime")
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime", "lastHeartbeatTime")
+_CONTAINER_STATUS = ("name", "state", "restartCount")
+
+
+def trimmed(kind: Kind, obj: Object) -> Object:
+    """The parts of an object that anybody here reads; trimming twice changes nothing."""
+    small: Object = {"kind": kind, "metadata": _only(obj["metadata"], _METADATA)}
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    match kind:
+        case "TrainingRun":
+            small["spec"] = _only(spec, ("checkpoint",))
+            small["status"] = status
+        case "PyTorchJob":
+            small["spec"] = _only(spec, ("runPolicy",))
+            small["status"] = status
+        case "Pod":
+            small["spec"] = {
+                **_only(spec, ("nodeName",)),
+                "containers": [_container(c) for c in spec.get("containers") or ()],
+            }
+            small["status"] = {
+                **_only(status, _POD_STATUS),
+                "conditions": _each(status.get("conditions"), _CONDITION),
+                "initContainerStatuses": _each(status.get("initContainerStatuses"), _CONTAINER_STATUS),
+                "containerStatuses": _each(status.get("containerStatuses"), _CONTAINER_STATUS),
+            }
+        case "Node":
+            small["spec"] = _only(spec, ("unschedulable", "taints"))
+            small["status"] = {"conditions": _each(status.get("conditions"), _CONDITION)}
+    return small
+
+
+def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and image, and of the environment what tells whose pod it is and where its agent listens."""
+    env = [e for e in container.get("env") or () if e.get("name") in (Env.RUN_UID, Env.AGENT_PORT)]
+    return {**_only(container, ("name", "image")), "env": env}
+
+
+def _each(items: Iterable[Mapping[str, Any]] | None, names: Iterable[str]) -> list[dict[str, Any]]:
+    return [_only(item, names) for item in items or ()]
+
+
+def _only(source: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: source[name] for name in names if name in source}

@@ -1,0 +1,115 @@
+"""The cache shows what the watches have shown, and mends what they have missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trainrun_api.contract import Label
+from trainrun_operator.cluster import Key, Object, WatchEvent
+from trainrun_operator.kube.cache import EVIDENCE_SECONDS, Cache
+from trainrun_operator.kube.trim import trimmed
+from trainrun_operator.testing import FakeClock
+
+RUN = Key("ns", "a")
+
+
+def pod(name: str = "p", uid: str = "u", version: int = 1, **status: Any) -> Object:
+    metadata = {
+        "name": name, "namespace": "ns", "uid": uid, "resourceVersion": str(version), "labels": {Label.RUN: "a"},
+        "managedFields": [{"manager": "kubelet"}],
+    }  # fmt: skip
+    return {"metadata": metadata, "spec": {"nodeName": "n"}, "status": {"phase": "Running", **status}}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> Cache:
+    return Cache(clock.monotonic)
+
+
+@pytest.fixture
+def heard(cache: Cache) -> list[WatchEvent]:
+    heard: list[WatchEvent] = []
+    cache.subscribe(heard.append)
+    return heard
+
+
+def names(objects: list[Object]) -> list[str]:
+    return [obj["metadata"]["name"] for obj in objects]
+
+
+def test_objects_are_found_by_run_and_told_to_listeners(cache: Cache, heard: list[WatchEvent]) -> None:
+    """First ADDED, then MODIFIED."""
+    cache.put("Pod", pod())
+    cache.put("Pod", pod(version=2))
+    assert names(cache.of_run("Pod", RUN)) == names(cache.all("Pod")) == ["p"]
+    assert cache.of_run("Pod", Key("ns", "b")) == []
+    assert [event.type for event in heard] == ["ADDED", "MODIFIED"]
+
+
+@pytest.mark.parametrize("version", [4, 5], ids=["older", "same"])
+def test_old_news_is_no_news(cache: Cache, heard: list[WatchEvent], version: int) -> None:
+    """A list that was read before the watch's last word does not turn time back."""
+    cache.put("Pod", pod(version=5))
+    assert not cache.put("Pod", pod(version=version, phase="Pending"))
+    assert cache.all("Pod")[0]["status"]["phase"] == "Running"
+    assert len(heard) == 1
+
+
+def test_last_sight_of_a_deleted_pod_is_kept_for_ten_minutes(cache: Cache, clock: FakeClock) -> None:
+    """With what its container said; no longer."""
+    ended = {"name": "pytorch", "state": {"terminated": {"exitCode": 30, "message": "{}"}}}
+    cache.put("Pod", pod())
+    cache.drop("Pod", pod(version=2, containerStatuses=[ended]))
+    assert cache.all("Pod") == []
+    (last,) = cache.departed(RUN)
+    assert last["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 30
+    clock.advance(EVIDENCE_SECONDS)
+    assert cache.departed(RUN)
+    clock.advance(1)
+    assert not cache.departed(RUN)
+
+
+def test_late_deletion_of_a_namesake_removes_nothing(cache: Cache) -> None:
+    """The watch may tell of the old pod's end after the new one's begin; the old one is evidence."""
+    cache.put("Pod", pod(uid="old", version=1))
+    cache.put("Pod", pod(uid="new", version=3))
+    cache.drop("Pod", pod(uid="old", version=2))
+    assert [p["metadata"]["uid"] for p in cache.of_run("Pod", RUN)] == ["new"]
+    assert [p["metadata"]["uid"] for p in cache.departed(RUN)] == ["old"]
+
+
+def test_complete_list_finds_missed_deletions(cache: Cache, heard: list[WatchEvent]) -> None:
+    """What a cut watch did not tell is told now; what is newer than the list stays."""
+    cache.put("Pod", pod("gone", "1", version=1))
+    cache.put("Pod", pod("kept", "2", version=2))
+    cache.put("Pod", pod("newer", "3", version=9))
+    assert cache.replace_all("Pod", [pod("kept", "2", version=2)], "5") == 1
+    assert names(cache.all("Pod")) == ["kept", "newer"]
+    assert [(e.type, e.object["metadata"]["name"]) for e in heard[3:]] == [("DELETED", "gone")]
+
+
+def test_age_of_news_is_told_by_kind(cache: Cache, clock: FakeClock) -> None:
+    """Only for kinds that were ever seen."""
+    cache.replace_all("Node", [], "1")
+    clock.advance(7)
+    assert cache.ages_seconds() == {"Node": 7.0}
+
+
+def test_trimming_keeps_what_rules_read_and_is_idempotent() -> None:
+    """Managed fields go; of the environment only what tells whose pod it is."""
+    big = pod()
+    big["spec"]["containers"] = [
+        {"name": "pytorch", "image": "i", "args": ["x" * 1000],
+         "env": [{"name": "TRAINRUN_RUN_UID", "value": "u"}, {"name": "TRAINRUN_CONFIG", "value": "x" * 1000}]}
+    ]  # fmt: skip
+    small = trimmed("Pod", big)
+    assert "managedFields" not in small["metadata"]
+    container = {"name": "pytorch", "image": "i", "env": [{"name": "TRAINRUN_RUN_UID", "value": "u"}]}
+    assert small["spec"] == {"nodeName": "n", "containers": [container]}
+    assert trimmed("Pod", small) == small
