@@ -1,0 +1,122 @@
+"""KubeCluster on a real API server, fed by kopf's watches, keeps the contract that FakeCluster keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import kopf
+import pytest
+from kubernetes import client, config
+from trainrun_api.contract import Label
+from trainrun_operator import handlers
+from trainrun_operator.clock import SystemClock
+from trainrun_operator.cluster import Key, Object
+from trainrun_operator.kube import rbac
+from trainrun_operator.kube.client import KubeClient
+from trainrun_operator.kube.kube_cluster import KubeCluster, Place
+from trainrun_operator.kube.refresher import Refresher
+
+from tests.controlplane.api import JOBS
+from tests.controlplane.stage import OPERATOR_USER, Stage, grant
+from tests.controlplane.waiting import wait_for
+from tests.operator.contract_cluster import ClusterContract, Subject
+
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored.*socket:pytest.PytestUnraisableExceptionWarning")
+
+
+class TestKubeCluster(ClusterContract):
+    """The contract, with nothing but the operator's rights."""
+
+    @pytest.fixture
+    def subject(self, stage: Stage) -> Iterator[Subject]:
+        """A cluster of the test's namespace, watched by kopf."""
+        grant(stage.api, "Role", stage.namespace, "fleet", rbac.rules(rbac.OWN_NAMESPACE))
+        grant(stage.api, "Role", "default", "trainrun", rbac.rules(rbac.PER_NAMESPACE))  # where "nobody" is asked for
+        configuration = client.Configuration()
+        config.load_kube_config(str(stage.plane.kubeconfig(OPERATOR_USER)), client_configuration=configuration)
+        configuration.retries = False
+        kube = KubeClient(client.ApiClient(configuration))
+        cluster = KubeCluster(kube, SystemClock(), Place(stage.namespace, stage.namespace))
+        cluster.refresh()
+        with watching(cluster, stage.namespace, configuration):
+
+            def add_run(name: str) -> Key:
+                stage.create_run(name, {"spec": {"workers": {"replicas": 1}}})
+                return Key(stage.namespace, name)
+
+            yield Subject(cluster, add_run, lambda: settle(stage, cluster))
+
+
+@contextmanager
+def watching(cluster: KubeCluster, namespace: str, configuration: client.Configuration) -> Iterator[None]:
+    """kopf in a thread."""
+
+    def login(**_: object) -> kopf.ConnectionInfo:
+        token = configuration.api_key["authorization"].removeprefix("Bearer ")
+        return kopf.ConnectionInfo(server=configuration.host, ca_path=configuration.ssl_ca_cert, token=token)
+
+    refresher, stop = Refresher(cluster, 3600.0), threading.Event()
+    refresher.start()
+
+    async def watch() -> None:
+        await kopf.operator(
+            registry=handlers.registry(cluster.cache, refresher.soon, login),
+            settings=handlers.settings(is_namespaced=True),
+            standalone=True,
+            namespaces=[namespace],
+            stop_flag=stop,
+        )
+        await asyncio.sleep(0.1)  # aiohttp closes its connections in the loop's next rounds
+
+    thread = threading.Thread(target=lambda: asyncio.run(watch()), name="kopf")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        refresher.stop()
+        with warnings.catch_warnings():  # kopf leaves the sockets of cancelled watches to the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
+def settle(stage: Stage, cluster: KubeCluster) -> None:
+    """Until every job has its pods and the cache shows what the API server has."""
+    wait_for(lambda: _is_settled(stage, cluster), "controllers and watches", seen=lambda: _live(stage))
+
+
+def _is_settled(stage: Stage, cluster: KubeCluster) -> bool:
+    live = _live(stage)
+    seen = _versions(cluster.cache.all("TrainingRun"), cluster.cache.all("PyTorchJob"), cluster.cache.all("Pod"))
+    jobs = stage.api.get(f"{JOBS}/namespaces/{stage.namespace}/pytorchjobs")["items"]
+    pods = stage.api.get(f"/api/v1/namespaces/{stage.namespace}/pods?labelSelector={Label.RUN}")["items"]
+    owners = {ref["uid"] for pod in pods for ref in pod["metadata"]["ownerReferences"]}
+    have_pods = all(job["metadata"]["uid"] in owners or _has_run(job) for job in jobs)
+    are_owned = owners <= {job["metadata"]["uid"] for job in jobs}
+    is_still = not any("deletionTimestamp" in pod["metadata"] for pod in pods)
+    are_running = all(pod["status"]["phase"] == "Running" for pod in pods)
+    return live == seen and have_pods and are_owned and is_still and are_running
+
+
+def _has_run(job: Object) -> bool:
+    """A pod that is removed from such a job may be missed by training-operator for minutes."""
+    return any(c["type"] == "Running" for c in (job.get("status") or {}).get("conditions") or ())
+
+
+def _live(stage: Stage) -> dict[str, str]:
+    get = stage.api.get
+    return _versions(
+        get(f"/apis/trainrun.dev/v1alpha1/namespaces/{stage.namespace}/trainingruns")["items"],
+        get(f"{JOBS}/namespaces/{stage.namespace}/pytorchjobs?labelSelector={Label.RUN}")["items"],
+        get(f"/api/v1/namespaces/{stage.namespace}/pods?labelSelector={Label.RUN}")["items"],
+    )
+
+
+def _versions(*lists: list[Object]) -> dict[str, str]:
+    return {o["metadata"]["uid"]: o["metadata"]["resourceVersion"] for objects in lists for o in objects}
