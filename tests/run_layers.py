@@ -2,6 +2,7 @@
 
     python tests/run_layers.py            every layer
     python tests/run_layers.py sim local  these layers
+    python tests/run_layers.py control-plane   only by name: builds a Kubernetes control plane first (Go, half an hour)
 
 A layer that cannot run on this machine says so and is skipped; with TRAINRUN_REQUIRE=all that is a failure.
 """
@@ -46,6 +47,14 @@ LAYERS: dict[str, list[list[str]]] = {
 }
 """Commands of each layer, cheapest layer first, so that a mistake is told early."""
 
+BY_NAME: dict[str, list[list[str]]] = {
+    "control-plane": [
+        [sys.executable, "-m", "tests.controlplane.binaries"],
+        [*PYTEST, "tests/controlplane"],
+    ],
+}
+"""Layers that run only when they are named."""
+
 
 @dataclass
 class Tally:
@@ -74,7 +83,7 @@ def run_layer(name: str, reports: Path) -> Tally:
     """Run the commands of one layer to the end, also after a failure, so that one run tells everything."""
     tally = Tally()
     started = time.monotonic()
-    for number, command in enumerate(LAYERS[name]):
+    for number, command in enumerate({**LAYERS, **BY_NAME}[name]):
         is_pytest = command[:3] == PYTEST[:3]
         report = reports / f"{name}-{number}.xml"
         print(
@@ -94,9 +103,9 @@ def run_layer(name: str, reports: Path) -> Tally:
 
 def main(names: list[str]) -> int:
     """Run the layers; 0 when nothing failed and, under TRAINRUN_REQUIRE=all, nothing was skipped."""
-    unknown = [n for n in names if n not in LAYERS]
+    unknown = [n for n in names if n not in {**LAYERS, **BY_NAME}]
     if unknown:
-        print(f"no layer named {unknown[0]}; the layers are {', '.join(LAYERS)}", file=sys.stderr)
+        print(f"no layer named {unknown[0]}; the layers are {', '.join([*LAYERS, *BY_NAME])}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="trainrun-reports-") as reports:
         tallies = {name: run_layer(name, Path(reports)) for name in names or LAYERS}
