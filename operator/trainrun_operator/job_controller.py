@@ -12,6 +12,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from trainrun_api.contract import RENDEZVOUS_PORT
+
 from trainrun_operator.cluster import Key, Object
 from trainrun_operator.errors import AlreadyExists, Conflict, NotFound
 from trainrun_operator.objects import ObjectStore, copy_json, timestamp
@@ -21,8 +23,6 @@ REPLICA_TYPE_LABEL = "training.kubeflow.org/replica-type"
 REPLICA_INDEX_LABEL = "training.kubeflow.org/replica-index"
 JOB_ROLE_LABEL = "training.kubeflow.org/job-role"
 OPERATOR_LABEL = "training.kubeflow.org/operator-name"
-DEFAULT_PORT = 23456
-"""PyTorchJob's port for the rendezvous when the elastic policy names none."""
 
 
 class JobController:
@@ -199,7 +199,7 @@ def _environment(job: Object) -> list[dict[str, str]]:
         host = policy.get("rdzvHost", f"{name}-worker-0")
         values |= {
             "PET_RDZV_BACKEND": policy.get("rdzvBackend", "c10d"),
-            "PET_RDZV_ENDPOINT": f"{host}:{policy.get('rdzvPort', DEFAULT_PORT)}",
+            "PET_RDZV_ENDPOINT": f"{host}:{policy.get('rdzvPort', RENDEZVOUS_PORT)}",
             "PET_NNODES": f"{low}:{high}",
         }
         if "rdzvId" in policy:

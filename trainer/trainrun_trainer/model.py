@@ -63,12 +63,6 @@ def forward(model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> 
     return logits
 
 
-def decay_groups(names: list[str], shapes: list[torch.Size]) -> tuple[list[int], list[int]]:
-    """Indices of parameters with weight decay (matrices) and without (norms, biases)."""
-    with_decay = [i for i, shape in enumerate(shapes) if len(shape) >= 2]
-    return with_decay, [i for i in range(len(names)) if i not in set(with_decay)]
-
-
 def _random_start(
     config: ModelConfig, vocab_size: int, end_of_text: int, row_tokens: int, dropout: float, seed: int
 ) -> nn.Module:

@@ -25,8 +25,6 @@ BLIND_SECONDS = 60.0
 SILENCE_SECONDS = 6.0
 """One missed answer is a busy machine: a member counts as silent when it missed the next question, 5 s later, too."""
 
-STARTUP_TIMEOUT_DEFAULT_SECONDS = 1800.0
-
 
 @dataclass(frozen=True)
 class Stall:
