@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 TIMEOUT_SECONDS = 30.0
+WATCH_SECONDS = 2
+"""A watch begins anew so often, so that whoever stops it waits no longer."""
 CORE = "/api/v1"
 RUNS = "/apis/trainrun.dev/v1alpha1"
 JOBS = "/apis/kubeflow.org/v1"
@@ -36,8 +40,11 @@ class Api:
 
     def call(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> Any:
         """One request. Raises ApiError."""
+        return _parsed(self._request(method, path, body, kind).data)
+
+    def _request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         try:
-            answer = self.client.call_api(
+            return self.client.call_api(
                 path, method, body=body, header_params={"Accept": "application/json", "Content-Type": kind},
                 auth_settings=["BearerToken"], _return_http_data_only=True, _preload_content=False,
                 _request_timeout=TIMEOUT_SECONDS,
@@ -46,7 +53,6 @@ class Api:
             raise ApiError(error.status or 0, _parsed(error.body)) from None
         except urllib3.exceptions.HTTPError as error:
             raise ApiError(0, {"message": f"no answer: {error}"}) from None
-        return _parsed(answer.data)
 
     def get(self, path: str) -> Any:
         """Read. None if it is not there."""
@@ -56,6 +62,22 @@ class Api:
             if error.code == 404:
                 return None
             raise
+
+    def watch(self, path: str, version: str, stop: threading.Event) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(type, object) of each change after that version, until `stop`. Raises ApiError when it cannot go on."""
+        while not stop.is_set():
+            options = f"watch=1&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={version}"
+            try:
+                answer = self._request("GET", f"{path}{'&' if '?' in path else '?'}{options}")
+                for line in answer:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiError(event["object"].get("code", 0), event["object"])
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield event["type"], event["object"]
+            except urllib3.exceptions.HTTPError as error:
+                raise ApiError(0, {"message": f"the watch broke: {error}"}) from None
 
     def create(self, path: str, obj: dict[str, Any]) -> Any:
         """POST to the collection."""

@@ -57,6 +57,7 @@ PROGRAMS = {
     "kube-apiserver": Tool("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", _kubernetes_flags()),
     "kube-controller-manager": Tool("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", _kubernetes_flags()),
     "kube-scheduler": Tool("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", _kubernetes_flags()),
+    "kwok": Tool("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "training-operator-1.9.4": Tool("training-operator", TRAINING_OPERATOR),
     "training-operator-1.7.0": Tool("training-operator-1.7", TRAINING_OPERATOR),
 }

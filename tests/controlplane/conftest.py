@@ -10,10 +10,11 @@ from trainrun_operator.kube import rbac
 
 from tests.controlplane.api import CORE
 from tests.controlplane.binaries import BuildError, ensure
+from tests.controlplane.cluster import PROGRAMS, Cluster, cluster
 from tests.controlplane.control_plane import ControlPlane, install_definitions
-from tests.controlplane.kubelets import Kubelets
-from tests.controlplane.stage import Stage, grant, prepare_operator
-from tests.controlplane.training_operator import tidy, training_operator, wait_ready, wait_served
+from tests.controlplane.rights import grant
+from tests.controlplane.stage import Stage
+from tests.controlplane.training_operator import tidy
 
 NUMBERS = itertools.count()
 
@@ -28,15 +29,11 @@ def bare_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlan
 
 
 @pytest.fixture(scope="session")
-def plane(bare_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """With controllers, scheduler, and training-operator 1.9.4 with its webhook."""
-    build("kube-controller-manager", "kube-scheduler", "training-operator-1.9.4")
-    bare_plane.start_controllers()
-    prepare_operator(bare_plane.api())
-    with training_operator(bare_plane, "1.9.4") as process:
-        wait_ready(bare_plane, process, "1.9.4")
-        wait_served(bare_plane.api())
-        yield bare_plane
+def whole(bare_plane: ControlPlane) -> Iterator[Cluster]:
+    """With everything that runs on it, training-operator 1.9.4 and its webhook included."""
+    build(*PROGRAMS, "training-operator-1.9.4")
+    with cluster(bare_plane, "1.9.4") as one:
+        yield one
     tidy()
 
 
@@ -49,32 +46,24 @@ def build(*programs: str) -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session")
-def kubelets(plane: ControlPlane) -> Iterator[Kubelets]:
-    """Kubelets of all nodes."""
-    with Kubelets(plane.api()) as kubelets:
-        yield kubelets
-
-
 @pytest.fixture
-def stage(plane: ControlPlane, kubelets: Kubelets) -> Iterator[Stage]:
+def stage(whole: Cluster) -> Iterator[Stage]:
     """A namespace of its own with the operator's rights, three nodes; everything in it goes at the end."""
-    yield from make_stage(plane, kubelets)
+    yield from make_stage(whole)
 
 
-def make_stage(plane: ControlPlane, kubelets: Kubelets) -> Iterator[Stage]:
+def make_stage(whole: Cluster) -> Iterator[Stage]:
     """The fixture's work, for control planes of other versions."""
     number = next(NUMBERS)
-    namespace, api = f"test-{number}", plane.api()
+    namespace, api = f"test-{number}", whole.plane.api()
     api.create(f"{CORE}/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     grant(api, "Role", namespace, "trainrun", rbac.rules(rbac.PER_NAMESPACE))
     nodes = [f"node-{number}-{letter}" for letter in "abc"]
     for node in nodes:
-        kubelets.add_node(node)
-    yield Stage(plane, kubelets, namespace)
+        whole.nodes.add(node)
+    yield Stage(whole, namespace, nodes)
     for run in api.get(f"/apis/trainrun.dev/v1alpha1/namespaces/{namespace}/trainingruns")["items"]:
         api.delete(f"/apis/trainrun.dev/v1alpha1/namespaces/{namespace}/trainingruns/{run['metadata']['name']}")
-    kubelets.reset()
     for node in nodes:
-        kubelets.remove_node(node)
+        whole.nodes.remove(node)
     api.delete(f"{CORE}/namespaces/{namespace}")

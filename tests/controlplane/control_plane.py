@@ -1,6 +1,6 @@
 """A real control plane of one machine: etcd, kube-apiserver, controller-manager, scheduler, all on loopback.
 
-No kubelet runs: `kubelets.py` plays them. Node heartbeats are not expected (a grace period of a day), so that tests
+No kubelet runs: kwok plays them (`nodes.py`). Node heartbeats are not expected (a grace period of a day), so that tests
 alone say when a node is lost.
 """
 
@@ -63,6 +63,19 @@ class ControlPlane:
         """The user's kubeconfig."""
         return self.folder / f"{user}.kubeconfig"
 
+    @property
+    def authority(self) -> Path:
+        """The certificate that the API server's callers trust."""
+        return self._certificates / "apiserver.crt"
+
+    def kubeconfig_through(self, url: str, user: str) -> Path:
+        """The user's kubeconfig with another address of the API server."""
+        config = json.loads(self.kubeconfig(user).read_text())
+        config["clusters"][0]["cluster"] = {"server": url}
+        path = self.folder / f"{user}-{url.rsplit(':', 1)[1]}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
     def start_controllers(self) -> None:
         """Controller-manager and scheduler. Definitions must be installed before: the garbage collector looks for new
         kinds only every 30 s."""
@@ -97,11 +110,10 @@ class ControlPlane:
         self.apiserver.wait_until(self._is_ready, "ready")
 
     def _is_ready(self) -> bool:
-        certificate = self._certificates / "apiserver.crt"
-        if not certificate.exists():
+        if not self.authority.exists():
             return False
         try:
-            return self.api().call("GET", "/readyz")["message"] == "ok"
+            return bool(self.api().call("GET", "/readyz")["message"] == "ok")
         except ApiError:
             return False
 
@@ -109,7 +121,7 @@ class ControlPlane:
         return [
             f"--controllers={','.join(CONTROLLERS)}",
             f"--service-account-private-key-file={self.folder / 'sa.key'}",
-            f"--root-ca-file={self._certificates / 'apiserver.crt'}",
+            f"--root-ca-file={self.authority}",
             "--node-monitor-grace-period=24h", "--node-monitor-period=1s",
         ]  # fmt: skip
 
@@ -127,7 +139,7 @@ class ControlPlane:
     def _kubeconfig(self, user: str, token: str) -> dict[str, object]:
         cluster = {
             "server": f"https://127.0.0.1:{self.port}",
-            "certificate-authority": str(self._certificates / "apiserver.crt"),
+            "certificate-authority": str(self.authority),
         }
         return {
             "apiVersion": "v1",

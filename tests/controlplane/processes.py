@@ -65,6 +65,10 @@ class Process:
         assert self._child is not None
         return self._child.pid
 
+    def has_ended(self) -> bool:
+        """Whether it runs no longer."""
+        return self._child is None or self._child.poll() is not None
+
     def kill(self) -> None:
         """SIGKILL, as a dying machine would."""
         assert self._child is not None

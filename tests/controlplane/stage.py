@@ -1,39 +1,36 @@
-"""Everything a test of this layer acts on: the control plane, a user's hands, kubelets, and operators under test."""
+"""Everything a test of this layer acts on: the cluster, a user's hands, and operators under test."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import Label
+from trainrun_api.manifest import load_manifest
 from trainrun_operator.cluster import Object
-from trainrun_operator.kube import rbac
 
 from tests.api.manifests import good, merged
-from tests.controlplane.api import JOBS, RUNS, Api
-from tests.controlplane.control_plane import ROOT, ControlPlane
-from tests.controlplane.kubelets import Kubelets
-from tests.controlplane.processes import Process, free_ports
+from tests.controlplane.api import JOBS, RUNS
+from tests.controlplane.cluster import Cluster
+from tests.controlplane.operator_process import OperatorProcess
+from tests.controlplane.proxy import Proxy
+from tests.controlplane.rights import OPERATOR_USER
 from tests.controlplane.waiting import wait_for
-
-OPERATOR_USER = "trainrun-operator"
-OWN_NAMESPACE = "trainrun-system"
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
 class Stage:
     """Short names for what tests say; `namespace` is the test's own."""
 
-    def __init__(self, plane: ControlPlane, kubelets: Kubelets, namespace: str) -> None:
-        self.plane = plane
-        self.api = plane.api()
-        self.kubelets = kubelets
+    def __init__(self, cluster: Cluster, namespace: str, node_names: list[str]) -> None:
+        self.plane = cluster.plane
+        self.nodes = cluster.nodes
+        self.trainers = cluster.trainers
+        self.api = cluster.plane.api()
         self.namespace = namespace
+        self.node_names = node_names
 
     # -- a user ----------------------------------------------------------------------------------
 
@@ -44,6 +41,13 @@ class Stage:
         run: Object = self.api.create(self._runs(), merged(manifest, patch or {}))
         return run
 
+    def apply(self, path: Path, *, dry_run: bool = False) -> str:
+        """kubectl apply -f, strictly; the run's name."""
+        run = load_manifest(path)
+        run["metadata"]["namespace"] = self.namespace
+        self.api.create(f"{self._runs()}?fieldValidation=Strict{'&dryRun=All' if dry_run else ''}", run)
+        return str(run["metadata"]["name"])
+
     def edit_run(self, name: str, spec: dict[str, Any]) -> None:
         """kubectl patch."""
         self.api.merge(f"{self._runs()}/{name}", {"spec": spec})
@@ -51,6 +55,13 @@ class Stage:
     def delete_run(self, name: str) -> None:
         """kubectl delete."""
         self.api.delete(f"{self._runs()}/{name}")
+
+    def create_quota(self, hard: dict[str, str]) -> None:
+        """A quota named "small", in force."""
+        path = f"/api/v1/namespaces/{self.namespace}/resourcequotas"
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}}
+        self.api.create(path, quota)
+        wait_for(lambda: self.api.get(f"{path}/small").get("status", {}).get("hard"), "the quota to be counted")
 
     def run(self, name: str) -> Object:
         """The run now; an empty status is {}."""
@@ -69,6 +80,11 @@ class Stage:
         found = self.api.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")
         return sorted(found["items"], key=lambda pod: str(pod["metadata"]["name"]))
 
+    @staticmethod
+    def pod_path(pod: Object) -> str:
+        """Where the API server has it."""
+        return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+
     def events(self, name: str) -> list[Object]:
         """Events on the run."""
         found = self.api.get(f"/api/v1/namespaces/{self.namespace}/events")
@@ -76,11 +92,12 @@ class Stage:
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def wait_running(self, name: str, attempt: int) -> list[Object]:
-        """Until all pods of the attempt run; returns them."""
+    def wait_running(self, name: str, attempt: int, *, but_not: Sequence[Object] = ()) -> list[Object]:
+        """Until all pods of the attempt run; returns them. Pods of an earlier run do not count."""
+        others = {pod["metadata"]["uid"] for pod in but_not}
 
         def look() -> list[Object]:
-            pods = self.pods(name, attempt)
+            pods = [pod for pod in self.pods(name, attempt) if pod["metadata"]["uid"] not in others]
             wanted = self.run(name)["spec"]["workers"]["replicas"]
             return pods if len(pods) == wanted and all(p["status"]["phase"] == "Running" for p in pods) else []
 
@@ -122,70 +139,19 @@ class Stage:
     # -- the operator ----------------------------------------------------------------------------
 
     @contextmanager
-    def operator(self, name: str = "operator") -> Iterator[OperatorProcess]:
-        """An operator of the test's namespace with nothing but its own rights."""
-        process = OperatorProcess(self.plane, self.namespace, name)
+    def operator(self, name: str = "operator", *, through: Proxy | None = None) -> Iterator[OperatorProcess]:
+        """An operator of the test's namespace with nothing but its own rights, and perhaps a proxy in between."""
+        process = self.new_operator(name, through=through)
         with process.process:
             process.wait_ready()
             yield process
 
+    def new_operator(self, name: str, *, through: Proxy | None = None) -> OperatorProcess:
+        """Not started yet."""
+        config = self.plane.kubeconfig(OPERATOR_USER)
+        if through is not None:
+            config = self.plane.kubeconfig_through(through.url, OPERATOR_USER)
+        return OperatorProcess(self.plane.folder, config, self.namespace, name)
+
     def _runs(self) -> str:
         return f"{RUNS}/namespaces/{self.namespace}/trainingruns"
-
-
-class OperatorProcess:
-    """`python -m trainrun_operator` beside the cluster."""
-
-    def __init__(self, plane: ControlPlane, namespace: str, name: str) -> None:
-        (self.port,) = free_ports(1)
-        env = {
-            **os.environ,
-            "KUBECONFIG": str(plane.kubeconfig(OPERATOR_USER)),
-            "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "operator", "trainer")),
-        }
-        command = [
-            sys.executable, "-m", "trainrun_operator", "--host", "127.0.0.1", "--port", str(self.port),
-            "--own-namespace", OWN_NAMESPACE, "--namespace", namespace,
-        ]  # fmt: skip
-        self.process = Process(f"{namespace}-{name}", command, plane.folder, env=env)
-
-    def wait_ready(self) -> None:
-        """Until it answers."""
-        self.process.wait_until(lambda: self.get("/healthz") == "ok\n", "healthy")
-
-    def get(self, path: str) -> str:
-        """An answer of its HTTP server; empty if there is none."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            return ""
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Its log."""
-        return [json.loads(line) for line in self.process.log.read_text().splitlines() if line.startswith("{")]
-
-
-def prepare_operator(api: Api) -> None:
-    """The operator's namespace, and the rights that bind to any namespace."""
-    api.apply(f"/api/v1/namespaces/{OWN_NAMESPACE}", _named("v1", "Namespace", OWN_NAMESPACE))
-    grant(api, "ClusterRole", "", "trainrun-nodes", rbac.rules(rbac.CLUSTER_WIDE))
-    grant(api, "Role", OWN_NAMESPACE, "trainrun-fleet", rbac.rules(rbac.OWN_NAMESPACE))
-
-
-def grant(api: Api, kind: str, namespace: str, name: str, rules: list[Object]) -> None:
-    """A role, bound to the operator's user."""
-    at = f"{RBAC}/namespaces/{namespace}" if namespace else RBAC
-    version = "rbac.authorization.k8s.io/v1"
-    plural = f"{kind.lower()}s"
-    api.apply(f"{at}/{plural}/{name}", {**_named(version, kind, name), "rules": rules})
-    binding = {
-        **_named(version, f"{kind}Binding", name),
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR_USER}],
-    }
-    api.apply(f"{at}/{kind.lower()}bindings/{name}", binding)
-
-
-def _named(version: str, kind: str, name: str) -> Object:
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}}

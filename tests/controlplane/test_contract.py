@@ -22,7 +22,8 @@ from trainrun_operator.kube.kube_cluster import KubeCluster, Place
 from trainrun_operator.kube.refresher import Refresher
 
 from tests.controlplane.api import JOBS
-from tests.controlplane.stage import OPERATOR_USER, Stage, grant
+from tests.controlplane.rights import OPERATOR_USER, grant
+from tests.controlplane.stage import Stage
 from tests.controlplane.waiting import wait_for
 from tests.operator.contract_cluster import ClusterContract, Subject
 

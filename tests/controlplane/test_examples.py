@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trainrun_api.manifest import load_manifest
 
-from tests.controlplane.api import JOBS, RUNS
+from tests.controlplane.api import JOBS
 from tests.controlplane.control_plane import ROOT
 from tests.controlplane.stage import Stage
 from tests.controlplane.waiting import wait_for
@@ -20,15 +19,12 @@ GOLDEN = sorted(ROOT.glob("tests/operator/golden/*.job.yaml"))
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_example_is_applied_and_gets_its_job(stage: Stage, path: Path) -> None:
     """As `kubectl apply --dry-run=server`, and for real."""
-    run = load_manifest(path)
-    run["metadata"]["namespace"] = stage.namespace
-    runs = f"{RUNS}/namespaces/{stage.namespace}/trainingruns"
-    stage.api.create(f"{runs}?dryRun=All&fieldValidation=Strict", run)
     with stage.operator():
-        stage.api.create(f"{runs}?fieldValidation=Strict", run)
-        name = run["metadata"]["name"]
+        name = stage.apply(path, dry_run=True)
+        assert stage.jobs(name) == []
+        stage.apply(path)
         job = wait_for(lambda: stage.jobs(name), "its job", seen=lambda: stage.story(name))[0]
-        wanted = run["spec"]["workers"]["replicas"]
+        wanted = stage.run(name)["spec"]["workers"]["replicas"]
         assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == wanted
         wait_for(lambda: len(stage.pods(name)) == wanted, "its pods", seen=lambda: stage.story(name))
 

@@ -3,64 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.controlplane.cluster import PROGRAMS, Cluster, cluster
 from tests.controlplane.conftest import build, make_stage
-from tests.controlplane.control_plane import ControlPlane, install_definitions
-from tests.controlplane.kubelets import Kubelets, said
-from tests.controlplane.stage import Stage, prepare_operator
-from tests.controlplane.test_operator import finish
-from tests.controlplane.training_operator import training_operator
+from tests.controlplane.control_plane import ROOT, ControlPlane, install_definitions
+from tests.controlplane.stage import Stage
+from tests.controlplane.stories import STORIES
+from tests.controlplane.test_examples import EXAMPLES
 
 
 @pytest.fixture(scope="module")
-def old_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPlane, Kubelets]]:
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane of its own: the definitions of PyTorchJob differ."""
-    build("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "training-operator-1.7.0")
+    build(*PROGRAMS, "training-operator-1.7.0")
     with ControlPlane(tmp_path_factory.mktemp("control-plane-1-7")) as plane:
         install_definitions(plane.api(), "training-operator-1.7")
-        plane.start_controllers()
-        prepare_operator(plane.api())
-        with training_operator(plane, "1.7.0"), Kubelets(plane.api()) as kubelets:
-            yield plane, kubelets
+        with cluster(plane, "1.7.0") as one:
+            yield one
 
 
 @pytest.fixture
-def old_stage(old_plane: tuple[ControlPlane, Kubelets]) -> Iterator[Stage]:
+def old_stage(old: Cluster) -> Iterator[Stage]:
     """A namespace and three nodes there."""
-    yield from make_stage(*old_plane)
+    yield from make_stage(old)
 
 
-def test_a_failed_pod_gives_a_new_attempt_that_succeeds(old_stage: Stage) -> None:
-    """The whole life of a run."""
+@pytest.mark.parametrize("story", STORIES)
+def test_a_story_ends_as_it_must(old_stage: Stage, story: str) -> None:
+    """As on 1.9."""
     with old_stage.operator():
-        old_stage.create_run("a")
-        first, _ = old_stage.wait_running("a", 0)
-        old_stage.kubelets.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
-        finish(old_stage, old_stage.wait_running("a", 1))
-        old_stage.wait_status("a", phase="Succeeded")
-        assert old_stage.attempts("a") == [(0, "DeviceSuspect"), (1, "Done")]
+        STORIES[story](old_stage)
 
 
-def test_a_removed_node_gives_a_new_attempt(old_stage: Stage) -> None:
-    """The lost pod stays Terminating; the next job has other names."""
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_example_runs(old_stage: Stage, path: Path) -> None:
+    """From its job to its end."""
     with old_stage.operator():
-        old_stage.create_run("a")
-        lost = old_stage.wait_running("a", 0)[1]["spec"]["nodeName"]
-        old_stage.kubelets.lost.add(lost)
-        old_stage.kubelets.remove_node(lost)
-        old_stage.wait_running("a", 1)
-        assert old_stage.attempts("a") == [(0, "NodeLost"), (1, None)]
-
-
-def test_suspend_and_resume(old_stage: Stage) -> None:
-    """Our own suspension deletes the job."""
-    with old_stage.operator():
-        old_stage.create_run("a")
-        old_stage.wait_running("a", 0)
-        old_stage.edit_run("a", {"suspend": True})
-        old_stage.wait_status("a", phase="Suspended")
-        old_stage.edit_run("a", {"suspend": False})
-        old_stage.wait_running("a", 1)
-        assert old_stage.attempts("a") == [(0, "Suspended"), (1, None)]
+        name = old_stage.apply(path)
+        old_stage.trainers.finish(old_stage.wait_running(name, 0))
+        old_stage.wait_status(name, phase="Succeeded")
+        assert old_stage.attempts(name) == [(0, "Done")]

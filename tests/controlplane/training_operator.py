@@ -12,6 +12,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from trainrun_operator.cluster import Object
+
 from tests.controlplane.api import Api, ApiError
 from tests.controlplane.binaries import ensure
 from tests.controlplane.control_plane import ControlPlane
@@ -129,7 +131,7 @@ def _make_certificates(folder: Path) -> None:
 
 def wait_served(api: Api) -> None:
     """Until the API server accepts a PyTorchJob through the webhook (dry run)."""
-    job = {
+    job: Object = {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
         "metadata": {"name": "probe", "namespace": "default"},
@@ -143,7 +145,7 @@ def wait_served(api: Api) -> None:
     wait_for(lambda: _is_accepted(api, path, job), "the webhook to answer")
 
 
-def _is_accepted(api: Api, path: str, job: dict[str, object]) -> bool:
+def _is_accepted(api: Api, path: str, job: Object) -> bool:
     try:
         api.create(path, job)
     except ApiError as error:

@@ -1,0 +1,206 @@
+"""What happens to runs, told once: each story acts as a user, a node or a program would, and says what must come of it.
+
+Whoever tells a story provides the operators: one, two, one that dies after every write, one behind a hostile network.
+The outcome must be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.controlplane.api import JOBS
+from tests.controlplane.pods import said
+from tests.controlplane.queue import QUEUE_LABEL, Queue
+from tests.controlplane.stage import Stage
+from tests.controlplane.waiting import wait_for
+
+HEALTH = "sagemaker.amazonaws.com/node-health-status"
+Story = Callable[[Stage], None]
+
+
+def succeeds(stage: Stage) -> None:
+    """Success comes from the members' messages."""
+    stage.create_run("a")
+    stage.trainers.finish(stage.wait_running("a", 0))
+    status = stage.wait_status("a", phase="Succeeded")
+    assert stage.attempts("a") == [(0, "Done")]
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert (conditions["Ready"], conditions["Completed"]) == ("True", "True")
+    assert status["observedGeneration"] == 1
+
+
+def fails_and_goes_on(stage: Stage) -> None:
+    """The job of the failed attempt goes, the next one resumes at once on other nodes: a device is suspect."""
+    stage.create_run("a")
+    first, _ = stage.wait_running("a", 0)
+    stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
+    pods = stage.wait_running("a", 1)
+    assert first["spec"]["nodeName"] not in {pod["spec"]["nodeName"] for pod in pods}
+    wait_for(lambda: len(stage.jobs("a")) == 1, "the first job to be gone")
+    stage.trainers.finish(pods)
+    stage.wait_status("a", phase="Succeeded", restarts=0)
+    assert stage.attempts("a") == [(0, "DeviceSuspect"), (1, "Done")]
+
+
+def has_a_bad_config(stage: Stage) -> None:
+    """No retry would help; the trainer's sentence is in the status."""
+    stage.create_run("a")
+    for pod in stage.wait_running("a", 0):
+        stage.trainers.end(pod, 20, said(pod, 20, "BadConfig", message="config.model.path does not exist"))
+    status = stage.wait_status("a", phase="Failed")
+    assert stage.attempts("a") == [(0, "BadConfig")]
+    assert "config.model.path does not exist" in str(status["conditions"])
+
+
+def loses_a_node(stage: Stage) -> None:
+    """It vanishes; its pod stays Terminating for ever, and blocks nothing."""
+    stage.create_run("a")
+    stage.wait_running("a", 0)
+    stage.wait_reason("a", "Running")
+    lost = stage.pods("a")[1]["spec"]["nodeName"]
+    stage.nodes.lose(lost)
+    stage.trainers.hang(stage.pods("a"))  # the collective waits for the lost member
+    stage.nodes.set_ready(lost, "Unknown")
+    pods = stage.wait_running("a", 1)
+    assert lost not in {pod["spec"]["nodeName"] for pod in pods}
+    assert stage.attempts("a") == [(0, "NodeLost"), (1, None)]
+
+
+def loses_a_node_object(stage: Stage) -> None:
+    """As when HyperPod replaces an instance."""
+    stage.create_run("a")
+    lost = stage.wait_running("a", 0)[1]["spec"]["nodeName"]
+    stage.nodes.lose(lost)
+    stage.nodes.remove(lost)
+    stage.wait_running("a", 1)
+    assert stage.attempts("a") == [(0, "NodeLost"), (1, None)]
+
+
+def leaves_a_marked_node(stage: Stage) -> None:
+    """HyperPod's taint has no NoExecute, running pods would stay: the stop is a save, and the node is avoided."""
+    stage.create_run("a")
+    stage.wait_running("a", 0)
+    stage.wait_reason("a", "Running")
+    marked = stage.pods("a")[0]["spec"]["nodeName"]
+    stage.nodes.label(marked, HEALTH, "UnschedulablePendingReplacement")
+    pods = stage.wait_running("a", 1)
+    assert marked not in {pod["spec"]["nodeName"] for pod in pods}
+    assert stage.attempts("a") == [(0, "NodeMarked"), (1, None)]
+
+
+def hangs(stage: Stage) -> None:
+    """Agents answer and say that no step is made: found by progress, and spends a restart."""
+    stage.create_run("a")
+    pods = stage.wait_running("a", 0)
+    stage.wait_reason("a", "Running")
+    stage.trainers.hang(pods)
+    stage.wait_running("a", 1)
+    assert stage.attempts("a") == [(0, "Stalled"), (1, None)]
+    assert stage.run("a")["status"]["restarts"] == 1
+
+
+def is_suspended_and_resumed(stage: Stage) -> None:
+    """Suspended, nothing runs."""
+    stage.create_run("a")
+    stage.wait_running("a", 0)
+    stage.edit_run("a", {"suspend": True})
+    stage.wait_status("a", phase="Suspended")
+    assert stage.jobs("a") == []
+    wait_for(lambda: stage.pods("a") == [], "the pods to be gone")
+    stage.edit_run("a", {"suspend": False})
+    stage.wait_running("a", 1)
+    assert stage.attempts("a") == [(0, "Suspended"), (1, None)]
+
+
+def is_scaled(stage: Stage) -> None:
+    """Through the scale subresource, as `kubectl scale` does it: saves, and starts with the new number."""
+    stage.create_run("a")
+    stage.wait_running("a", 0)
+    path = f"/apis/trainrun.dev/v1alpha1/namespaces/{stage.namespace}/trainingruns/a/scale"
+    stage.api.merge(path, {"spec": {"replicas": 1}})
+    stage.wait_running("a", 1)
+    assert stage.attempts("a") == [(0, "WorkersChanged"), (1, None)]
+
+
+def is_restarted_by_token(stage: Stage) -> None:
+    """A person asks for a new attempt."""
+    stage.create_run("a")
+    stage.wait_running("a", 0)
+    stage.edit_run("a", {"restartToken": "1"})
+    stage.wait_running("a", 1)
+    assert stage.attempts("a") == [(0, "RestartRequested"), (1, None)]
+
+
+def loses_its_job(stage: Stage) -> None:
+    """Deleted by somebody else: free, by the next attempt."""
+    stage.create_run("a")
+    stage.wait_running("a", 0)
+    # before its uid is on record the attempt has no job yet, and the same job is made again
+    wait_for(lambda: "jobUID" in stage.run("a")["status"]["attempts"][0], "the job to be on record")
+    stage.api.delete(f"{JOBS}/namespaces/{stage.namespace}/pytorchjobs/a-a0", propagationPolicy="Background")
+    stage.wait_running("a", 1)
+    assert stage.attempts("a") == [(0, "JobDeleted"), (1, None)]
+
+
+def waits_in_a_queue(stage: Stage) -> None:
+    """Queued, admitted, preempted and readmitted: always the same attempt, and we never write suspend."""
+    label = {"metadata": {"labels": {QUEUE_LABEL: "research"}}}
+    with Queue(stage.api, stage.namespace, "research", slots=1) as queue:
+        stage.create_run("a", label)
+        first = stage.wait_running("a", 0)
+        stage.create_run("b", label)
+        stage.wait_status("b", phase="Queued")
+        stage.trainers.finish(first)
+        stage.wait_status("a", phase="Succeeded")
+        stage.wait_running("b", 0)
+        queue.slots = 0
+        stage.wait_reason("b", "Preempted")
+        wait_for(lambda: stage.pods("b") == [], "the pods to be gone")
+        queue.slots = 1
+        stage.trainers.finish(stage.wait_running("b", 0))
+        stage.wait_status("b", phase="Succeeded", restarts=0)
+    assert (stage.attempts("a"), stage.attempts("b")) == ([(0, "Done")], [(0, "Done")])
+
+
+def waits_for_nodes(stage: Stage) -> None:
+    """Free, in the scheduler's own words, until nodes come."""
+    patch = {"workers": {"template": {"spec": {"nodeSelector": {"pool": stage.namespace}}}}}
+    stage.create_run("a", {"spec": patch})
+    condition = stage.wait_reason("a", "WaitingForCapacity")
+    assert "didn't match" in condition["message"]
+    for node in stage.node_names[:2]:
+        stage.nodes.label(node, "pool", stage.namespace)
+    stage.wait_running("a", 0)
+    assert stage.attempts("a") == [(0, None)]
+
+
+def is_made_again_under_its_name(stage: Stage) -> None:
+    """The second run of the name waits until nothing of the first is left."""
+    stage.create_run("a")
+    first = stage.wait_running("a", 0)
+    stage.delete_run("a")
+    stage.create_run("a")
+    pods = stage.wait_running("a", 0, but_not=first)
+    assert {pod["metadata"]["uid"] for pod in pods}.isdisjoint(pod["metadata"]["uid"] for pod in first)
+    assert stage.attempts("a") == [(0, None)]
+
+
+STORIES: dict[str, Story] = {
+    story.__name__: story
+    for story in (
+        succeeds,
+        fails_and_goes_on,
+        has_a_bad_config,
+        loses_a_node,
+        loses_a_node_object,
+        leaves_a_marked_node,
+        hangs,
+        is_suspended_and_resumed,
+        is_scaled,
+        is_restarted_by_token,
+        loses_its_job,
+        waits_in_a_queue,
+        waits_for_nodes,
+        is_made_again_under_its_name,
+    )
+}

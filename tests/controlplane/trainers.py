@@ -1,0 +1,240 @@
+"""What would run in the pods: agents that answer `GET /progress`, and trainers that step, save and say why they ended.
+
+kwok makes pods run; here their containers are played. Each pod is answered for at its own loopback address. All pods of
+an attempt share one count of steps, which goes on from the newest checkpoint of the run, as real ones do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+from aiohttp import web
+from trainrun_api.contract import AGENT_PORT, SCHEMA, Label, Progress
+from trainrun_operator.cluster import Object
+
+from tests.controlplane.api import CORE, Api, ApiError
+from tests.controlplane.nodes import Nodes, now
+from tests.controlplane.pods import attempt, checkpoint, group_key, index, run_uid, said, total_steps
+
+STEPS_PER_SECOND = 2.0
+SAVE_EVERY_STEPS = 10
+PODS = f"{CORE}/pods?labelSelector={Label.RUN}"
+RETRY_SECONDS = 0.5
+ABORT_GRACE_SECONDS = 1
+"""With such a grace nobody has the time to save."""
+
+
+@dataclass
+class Group:
+    """The members of one attempt: they step together."""
+
+    first_step: int
+    total_steps: int | None
+    started: float
+    frozen_step: int | None = None
+    """They hang, or have stopped, after this step."""
+
+    def step(self) -> int:
+        """Completed steps."""
+        if self.frozen_step is not None:
+            return self.frozen_step
+        step = self.first_step + int((time.monotonic() - self.started) * STEPS_PER_SECOND)
+        return step if self.total_steps is None else min(step, self.total_steps)
+
+    def step_age_seconds(self) -> float:
+        """Since the last step."""
+        since_start = time.monotonic() - self.started
+        return since_start - (self.step() - self.first_step) / STEPS_PER_SECOND
+
+
+class Trainers:
+    """All trainers of a control plane; a context manager around two threads."""
+
+    def __init__(self, api: Api, nodes: Nodes) -> None:
+        self._api = api
+        self._nodes = nodes
+        self._groups: dict[tuple[str, int], Group] = {}
+        self._saved: dict[str, int] = {}
+        """Newest checkpoint of each run, by its uid."""
+        self._pods: dict[str, Object] = {}
+        """Running pods by address."""
+        self._sites: dict[str, web.TCPSite] = {}
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._runner: web.AppRunner
+        self._threads = [
+            threading.Thread(target=self._serve, name="agents"),
+            threading.Thread(target=self._watch, name="trainers"),
+        ]
+
+    def __enter__(self) -> Trainers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        self._threads[1].join()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._threads[0].join()
+
+    # -- what tests ask for ----------------------------------------------------------------------
+
+    def hang(self, pods: list[Object]) -> None:
+        """No further step, although agents answer: a collective waits for ever."""
+        with self._lock:
+            for pod in pods:
+                group = self._group(pod)
+                group.frozen_step = group.step()
+
+    def end(self, pod: Object, exit_code: int, message: str = "", reason: str = "") -> None:
+        """The trainer container of this pod has ended."""
+        why = reason or ("Completed" if exit_code == 0 else "Error")
+        ended = {"exitCode": exit_code, "reason": why, "message": message, "startedAt": now(), "finishedAt": now()}
+        container = pod["spec"]["containers"][0]
+        status = {
+            "phase": "Succeeded" if exit_code == 0 else "Failed",
+            "containerStatuses": [{
+                "name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0,
+                "ready": False, "started": False, "state": {"terminated": ended},
+            }],
+        }  # fmt: skip
+        metadata = pod["metadata"]
+        path = f"{CORE}/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
+        self._api.merge(path, {"metadata": {"uid": metadata["uid"]}, "status": status})
+
+    def finish(self, pods: list[Object]) -> None:
+        """All members reach the target, as good trainers end."""
+        for pod in pods:
+            total = total_steps(pod) or 200
+            words = {"step": total, "target_step": total, "final_checkpoint": checkpoint(total)}
+            self.end(pod, 0, said(pod, 0, "Done", **words))
+
+    def finish_due(self) -> None:
+        """Let those end that have taken their last step; for a cluster in which nobody plays the end by hand."""
+        with self._lock:
+            due = [pod for pod in self._pods.values() if self._group(pod).step() == total_steps(pod)]
+        for pod in due:
+            with suppress(ApiError):  # gone meanwhile
+                self.finish([pod])
+
+    # -- agents ----------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application()
+        app.router.add_get("/progress", self._progress)
+        self._runner = web.AppRunner(app, access_log=None)
+        self._loop.run_until_complete(self._runner.setup())
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    async def _progress(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        with self._lock:
+            pod = self._pods.get(request.transport.get_extra_info("sockname")[0])
+            if pod is None or pod["spec"]["nodeName"] in self._nodes.lost:
+                request.transport.abort()
+                return web.Response()
+            return web.Response(text=self._record(pod).to_json(), content_type="application/json")
+
+    def _record(self, pod: Object) -> Progress:
+        group, saved = self._group(pod), self._saved.get(run_uid(pod), 0)
+        step = group.step()
+        if group.frozen_step is None:
+            saved = max(saved, step - step % SAVE_EVERY_STEPS)
+            self._saved[run_uid(pod)] = saved
+        peers = [p for p in self._pods.values() if group_key(p) == group_key(pod) and p is not pod]
+        return Progress(
+            schema=SCHEMA, run=pod["metadata"]["labels"][Label.RUN], attempt=attempt(pod), stage="train",
+            phase="training", step=step, total_steps=group.total_steps, loss=round(4.0 - step / 100, 4),
+            tokens=step * 1024, tokens_per_second=1024 * STEPS_PER_SECOND, step_age_seconds=group.step_age_seconds(),
+            slowest_step_seconds=1 / STEPS_PER_SECOND, durable_checkpoint={**checkpoint(saved), "age_seconds": 1.0},
+            heard={index(p): 0.5 for p in peers if p["spec"]["nodeName"] not in self._nodes.lost},
+        )  # fmt: skip
+
+    # -- pods ------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                listed = self._api.get(PODS)
+                self._forget({pod["metadata"]["uid"] for pod in listed["items"]})
+                for pod in listed["items"]:
+                    self._see(pod)
+                for kind, pod in self._api.watch(PODS, listed["metadata"]["resourceVersion"], self._stopping):
+                    self._drop(pod) if kind == "DELETED" else self._see(pod)
+            except ApiError:  # the API server is away or has forgotten the version
+                self._stopping.wait(RETRY_SECONDS)
+
+    def _see(self, pod: Object) -> None:
+        status, metadata = pod["status"], pod["metadata"]
+        if status.get("phase") != "Running" or pod["spec"]["nodeName"] in self._nodes.lost:
+            if status.get("phase") != "Running":
+                self._drop(pod)
+            return
+        try:
+            if "deletionTimestamp" in metadata:
+                self._stop(pod)
+                return
+            self._listen(pod)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+
+    def _stop(self, pod: Object) -> None:
+        """SIGTERM: the group saves after the same step and exits 10; without a grace it just dies."""
+        with self._lock:
+            group = self._group(pod)
+            if pod["metadata"].get("deletionGracePeriodSeconds", 30) > ABORT_GRACE_SECONDS:
+                group.frozen_step = step = group.step()
+                self._saved[run_uid(pod)] = step
+                words = {"step": step, "target_step": group.total_steps, "final_checkpoint": checkpoint(step)}
+                self.end(pod, 10, said(pod, 10, "Stopped", **words))
+            else:
+                self.end(pod, 137)
+
+    def _listen(self, pod: Object) -> None:
+        address = pod["status"]["podIP"]
+        with self._lock:
+            self._group(pod)
+            is_new = address not in self._sites
+            self._pods[address] = pod
+        if is_new:
+            asyncio.run_coroutine_threadsafe(self._open(address), self._loop).result()
+
+    async def _open(self, address: str) -> None:
+        site = web.TCPSite(self._runner, address, AGENT_PORT)
+        await site.start()
+        self._sites[address] = site
+
+    def _drop(self, pod: Object) -> None:
+        address = pod["status"].get("podIP", "")
+        with self._lock:
+            known = self._pods.get(address)
+            if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]:
+                return
+            del self._pods[address]
+        site = self._sites.pop(address)
+        asyncio.run_coroutine_threadsafe(site.stop(), self._loop).result()
+
+    def _forget(self, uids: set[str]) -> None:
+        """Pods that went while nobody watched."""
+        for pod in [*self._pods.values()]:
+            if pod["metadata"]["uid"] not in uids:
+                self._drop(pod)
+
+    def _group(self, pod: Object) -> Group:
+        key = group_key(pod)
+        if key not in self._groups:
+            first = self._saved.get(run_uid(pod), 0)
+            self._groups[key] = Group(first, total_steps(pod), time.monotonic())
+        return self._groups[key]
