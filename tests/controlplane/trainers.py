@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from aiohttp import web
 from trainrun_api.contract import AGENT_PORT, SCHEMA, Label, Progress
 from trainrun_operator.cluster import Object
 
@@ -63,11 +62,10 @@ class Trainers:
         """Newest checkpoint of each run, by its uid."""
         self._pods: dict[str, Object] = {}
         """Running pods by address."""
-        self._sites: dict[str, web.TCPSite] = {}
+        self._servers: dict[str, asyncio.Server] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._loop = asyncio.new_event_loop()
-        self._runner: web.AppRunner
         self._threads = [
             threading.Thread(target=self._serve, name="agents"),
             threading.Thread(target=self._watch, name="trainers"),
@@ -128,23 +126,33 @@ class Trainers:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        app = web.Application()
-        app.router.add_get("/progress", self._progress)
-        self._runner = web.AppRunner(app, access_log=None)
-        self._loop.run_until_complete(self._runner.setup())
         self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._close())
         self._loop.close()
 
-    async def _progress(self, request: web.Request) -> web.Response:
-        assert request.transport is not None
-        with self._lock:
-            pod = self._pods.get(request.transport.get_extra_info("sockname")[0])
-            if pod is None or pod["spec"]["nodeName"] in self._nodes.lost:
-                request.transport.abort()
-                return web.Response()
-            return web.Response(text=self._record(pod).to_json(), content_type="application/json")
+    async def _close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request, one answer; none where nobody lives any more."""
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            with self._lock:
+                pod = self._pods.get(writer.get_extra_info("sockname")[0])
+                lives = pod is not None and pod["spec"]["nodeName"] not in self._nodes.lost
+                body = self._record(pod).to_json().encode() if pod is not None and lives else b""
+            if body:
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # whoever asked has gone
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     def _record(self, pod: Object) -> Progress:
         group, saved = self._group(pod), self._saved.get(run_uid(pod), 0)
@@ -206,15 +214,13 @@ class Trainers:
         address = pod["status"]["podIP"]
         with self._lock:
             self._group(pod)
-            is_new = address not in self._sites
+            is_new = address not in self._servers
             self._pods[address] = pod
         if is_new:
             asyncio.run_coroutine_threadsafe(self._open(address), self._loop).result()
 
     async def _open(self, address: str) -> None:
-        site = web.TCPSite(self._runner, address, AGENT_PORT)
-        await site.start()
-        self._sites[address] = site
+        self._servers[address] = await asyncio.start_server(self._answer, address, AGENT_PORT)
 
     def _drop(self, pod: Object) -> None:
         address = pod["status"].get("podIP", "")
@@ -223,8 +229,7 @@ class Trainers:
             if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]:
                 return
             del self._pods[address]
-        site = self._sites.pop(address)
-        asyncio.run_coroutine_threadsafe(site.stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._servers.pop(address).close)
 
     def _forget(self, uids: set[str]) -> None:
         """Pods that went while nobody watched."""
