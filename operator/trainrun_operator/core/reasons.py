@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kstatus = Literal["Ready", "Reconciling", "Stalled", "Idle"]
-"""Ready: trains or completed; Reconciling: on the way; Stalled: a person must act; Idle: wanted rest."""
+Kstatus = Literal["Ready", "Reconciling", "Stalled"]
+"""Ready: as the spec wants it, so it trains, has succeeded, or rests; Reconciling: on the way; Stalled: a person must
+act. Rest is Ready too: Flux and `helm --wait` take anything else for unfinished and would wait for ever."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ CHECKPOINT_PATH_IN_USE = _outcome(
 SUSPENDED = _outcome(
     "Suspended",
     "Suspended",
-    "Idle",
+    "Ready",
     "Normal",
     "suspended",
     "spec.suspend is true; false resumes from the newest checkpoint.",
