@@ -3,7 +3,7 @@
 What pydantic calls a JSON schema is turned into a *structural* schema, as the API server demands: no references,
 no unions but int-or-string, OpenAPI v3's boolean `exclusiveMinimum`, and sizes bounded so that the cost of each
 CEL rule can be estimated. Defaults are only described: filling them in would rewrite the user's spec, which GitOps
-tools show as drift. The two exceptions are what the scale subresource reads.
+tools show as drift. The exceptions are what the scale subresource reads, and a status that nobody wrote yet.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ PLURAL = "trainingruns"
 NAME = f"{PLURAL}.{GROUP}"
 
 _KEPT = ("description", "pattern", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+UNSEEN = {"observedGeneration": -1}
+"""Status until the operator's first write: kstatus calls an object without a status Current, so that `helm --wait` and
+Flux would be content with a run that nobody has looked at."""
+
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 
@@ -96,6 +100,7 @@ def root_schema() -> Schema:
             "status": structural(TrainingRunStatus.model_json_schema(by_alias=True)),
         },
     }
+    root["properties"]["status"]["default"] = dict(UNSEEN)
     for rule in RULES:
         node_at(root, rule.at).setdefault("x-kubernetes-validations", []).append(_validation(rule))
     return root

@@ -52,7 +52,9 @@ def run(options: argparse.Namespace) -> None:
         metrics.observe_line(line)
         logs.journal(line)
 
-    operator = Operator(cluster, clock, settings, journal, observe_pass=metrics.observe_pass)
+    operator = Operator(
+        cluster, clock, settings, journal, observe_pass=metrics.observe_pass, observe_action=metrics.observe_action
+    )
     alive_at = 0.0
 
     def trouble() -> str | None:

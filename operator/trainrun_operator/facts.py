@@ -9,6 +9,7 @@ from typing import Any
 
 from trainrun_api.contract import UNDERSTOOD_SCHEMAS, Env, Label, TerminationMessage
 
+from trainrun_operator import hyperpod
 from trainrun_operator.cluster import Object
 from trainrun_operator.core.observed import JobFacts, NodeFacts, NodesFacts, PodFacts, Terminated
 from trainrun_operator.core.times import from_text
@@ -16,10 +17,6 @@ from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 
 CONTAINER = "pytorch"
 """training-operator insists on this name."""
-
-HEALTH_KEY = "sagemaker.amazonaws.com/node-health-status"
-"""Label and taint key with which HyperPod speaks about a node."""
-HEALTHY = "Schedulable"
 
 
 def job_facts(job: Object, run_uid: str) -> JobFacts | None:
@@ -105,7 +102,8 @@ def node_facts(node: Object, reachable_since: datetime | None = None) -> NodeFac
     conditions = (node.get("status") or {}).get("conditions") or []
     ready: Mapping[str, Any] = next((c for c in conditions if c["type"] == "Ready"), {})
     is_ready = {"True": True, "False": False, "Unknown": False}.get(ready.get("status", ""))
-    mark = _mark(metadata.get("labels") or {}, spec.get("taints") or [])
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    mark = hyperpod.mark(labels, spec.get("taints") or [])
     changed = from_text(ready.get("lastTransitionTime"))
     heartbeat = from_text(ready.get("lastHeartbeatTime"))
     is_cordoned = bool(spec.get("unschedulable"))
@@ -116,18 +114,11 @@ def node_facts(node: Object, reachable_since: datetime | None = None) -> NodeFac
         not_ready_since=changed if not is_ready else None,
         ready_since=changed if is_ready else None,
         mark=mark,
+        fault=hyperpod.fault(labels, annotations),
+        instance_group=labels.get(hyperpod.INSTANCE_GROUP_LABEL, ""),
         is_cordoned=is_cordoned,
         is_stale=is_stale,
     )
-
-
-def _mark(labels: Mapping[str, str], taints: Iterable[Mapping[str, str]]) -> str:
-    """What HyperPod says against a node: an unknown label value is bad, a missing label is no opinion."""
-    label = labels.get(HEALTH_KEY, HEALTHY)
-    if label != HEALTHY:
-        return label
-    taint = next((t for t in taints if t.get("key") == HEALTH_KEY), None)
-    return "" if taint is None else str(taint.get("value", "Unschedulable"))
 
 
 def _terminated(status: Mapping[str, Any], attempt: int) -> Terminated | None:

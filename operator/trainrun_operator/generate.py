@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from trainrun_operator.core.catalogue import page
+from trainrun_operator.core.catalogue import conditions_page, page
 
 
 def main(root: Path) -> None:
-    """Write docs/rules.md below the repository's root."""
-    (root / "docs" / "rules.md").write_text(page(), encoding="utf-8")
+    """Write docs/rules.md and docs/conditions.md below the repository's root."""
+    for name, text in (("rules", page()), ("conditions", conditions_page())):
+        (root / "docs" / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

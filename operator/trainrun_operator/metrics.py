@@ -33,7 +33,10 @@ class Metrics:
             "trainrun_decisions_total", "Changes of a run's reason", ["rule", "reason"], registry=self.registry
         )
         self._actions = prometheus.Counter(
-            "trainrun_actions_total", "Actions carried out", ["action"], registry=self.registry
+            "trainrun_actions_total",
+            "Actions tried, by outcome: done, unchanged (it was so already), refused by the cluster, failed",
+            ["action", "outcome"],
+            registry=self.registry,
         )
         self._errors = prometheus.Counter(
             "trainrun_errors_total", "Passes that the cluster refused", registry=self.registry
@@ -50,12 +53,14 @@ class Metrics:
         """A pass over a run."""
         self._passes.labels(outcome).observe(seconds)
 
+    def observe_action(self, action: str, outcome: str) -> None:
+        """An action of a decision, and what came of it."""
+        self._actions.labels(action, outcome).inc()
+
     def observe_line(self, line: Mapping[str, Any]) -> None:
         """A line of the journal."""
         if line["type"] == "decision":
             self._decisions.labels(line["rule"], line["reason"]).inc()
-        elif line["type"] == "action":
-            self._actions.labels(line["reason"]).inc()
         elif line["type"] == "error":
             self._errors.inc()
 

@@ -22,7 +22,7 @@ from trainrun_operator.facts import node_facts
 from trainrun_operator.gather import Gatherer
 from trainrun_operator.poller import Poller
 from trainrun_operator.queue import WorkQueue
-from trainrun_operator.reconcile import Journal, reconcile
+from trainrun_operator.reconcile import Journal, ObserveAction, reconcile
 from trainrun_operator.senses import Senses
 from trainrun_operator.settings import Settings
 
@@ -41,12 +41,14 @@ class Operator:
         journal: Journal,
         *,
         observe_pass: Callable[[str, float], None] = lambda outcome, seconds: None,
+        observe_action: ObserveAction = lambda action, outcome: None,
     ) -> None:
         self._cluster = cluster
         self._clock = clock
         self._settings = settings
         self._journal = journal
         self._observe_pass = observe_pass
+        self._observe_action = observe_action
         self.senses = Senses(settings.peer_silent_seconds, settings.outage_memory_seconds)
         self.queue: WorkQueue[Key] = WorkQueue(
             clock, first_seconds=settings.retry_first_seconds, longest_seconds=settings.retry_longest_seconds
@@ -127,7 +129,7 @@ class Operator:
         """One pass with its consequences for queue and poller."""
         started, outcome = self._clock.monotonic(), "crashed"
         try:
-            decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key)
+            decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key, self._observe_action)
         except (Conflict, NotFound):
             outcome = "conflict"
             self.queue.retry(key)

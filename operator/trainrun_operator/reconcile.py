@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from trainrun_operator.act import describe, perform, write_status
 from trainrun_operator.cluster import Cluster, Key
@@ -18,8 +18,21 @@ from trainrun_operator.senses import Senses
 Journal = Callable[[Mapping[str, Any]], None]
 """Takes one JSON object per decision and action."""
 
+ActionOutcome = Literal["done", "unchanged", "refused", "failed"]
+"""unchanged: it was so already; failed: the pass ends there and runs again."""
 
-def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Journal, key: Key) -> Decision | None:
+ObserveAction = Callable[[str, ActionOutcome], None]
+"""Takes the action's name and what came of it."""
+
+
+def reconcile(
+    cluster: Cluster,
+    gatherer: Gatherer,
+    senses: Senses,
+    journal: Journal,
+    key: Key,
+    observe_action: ObserveAction = lambda action, outcome: None,
+) -> Decision | None:
     """Run one pass; None if the run is gone. Raises ClusterError; the caller runs the pass again."""
     gathered = gatherer.gather(key)
     if gathered is None:
@@ -31,12 +44,15 @@ def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Jou
     if _is_news(observed, decision):
         journal(_line(observed, decision, "decision", decision.reason, decision.message))
     for action in decision.actions:
+        outcome: ActionOutcome = "failed"
         try:
-            has_effect = perform(cluster, run, action)
+            outcome = "done" if perform(cluster, run, action) else "unchanged"
         except Refused as refused:
+            outcome = "refused"
             senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))
-            continue
-        if has_effect and not isinstance(action, RecordEvent):  # an Event repeats the decision's line
+        finally:
+            observe_action(type(action).__name__, outcome)
+        if outcome == "done" and not isinstance(action, RecordEvent):  # an Event repeats the decision's line
             journal(_line(observed, decision, "action", type(action).__name__, describe(action)))
     return decision
 

@@ -1,8 +1,8 @@
 """The control plane's programs, built once from pinned Go modules and kept outside the checkout.
 
 Each tool is a Go module of its own under tests/tools (their versions conflict), with every dependency in its go.sum.
-A binary's name carries a hash of its module files, so a changed pin is a new binary. Built programs and Go's own caches
-are shared by all checkouts of a user.
+A binary's name carries a hash of its module files, and of our own source where there is some, so a changed pin is a new
+binary. Built programs and Go's own caches are shared by all checkouts of a user.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Tool:
 
     module: str
     package: str
+    """"." is a program of our own, beside its go.mod."""
     flags: str = "-s -w"
 
 
@@ -60,6 +61,7 @@ PROGRAMS = {
     "kwok": Tool("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "training-operator-1.9.4": Tool("training-operator", TRAINING_OPERATOR),
     "training-operator-1.7.0": Tool("training-operator-1.7", TRAINING_OPERATOR),
+    "gitops": Tool("gitops", "."),
 }
 
 
@@ -122,8 +124,9 @@ def _go(arguments: list[str], folder: Path) -> str:
 
 def _fingerprint(tool: Tool) -> str:
     digest = hashlib.sha256(f"{tool.package}\0{tool.flags}".encode())
-    for name in ("go.mod", "go.sum"):
-        digest.update((TOOLS / tool.module / name).read_bytes())
+    folder = TOOLS / tool.module
+    for path in (folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go"))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

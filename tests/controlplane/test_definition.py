@@ -67,6 +67,16 @@ def test_kinds_are_served_with_status_and_scale(api: Api) -> None:
     assert "training" in served["trainingruns"]["categories"]
 
 
+def test_a_new_run_reads_as_not_looked_at_yet(api: Api) -> None:
+    """Whatever the user sends as status; else `helm --wait` would call it done before the operator has seen it."""
+    manifest = merged(good(), {"metadata": {"name": "unseen"}, "status": {"phase": "Succeeded"}})
+    created = api.create(PATH, manifest)
+    try:
+        assert created["status"] == api.get(f"{PATH}/unseen")["status"] == {"observedGeneration": -1}
+    finally:
+        api.delete(f"{PATH}/unseen")
+
+
 def test_scale_subresource_changes_the_replicas(api: Api) -> None:
     """`kubectl scale` works on a run."""
     manifest = merged(good(), {"metadata": {"name": "scaled"}})

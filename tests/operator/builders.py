@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainrun_api.contract import CAUSE_OF_EXIT, Progress, TerminationMessage
 from trainrun_api.v1alpha1 import AttemptStatus, TrainingRunSpec, TrainingRunStatus
+from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import Action, Decision
 from trainrun_operator.core.observed import (
     AgentFacts,
@@ -20,6 +22,9 @@ from trainrun_operator.core.observed import (
     RunFacts,
     Terminated,
 )
+from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.situation import situate
+from trainrun_operator.core.status import settle
 from trainrun_operator.core.times import to_text
 from trainrun_operator.testing.manifests import small_spec
 
@@ -207,3 +212,9 @@ def applied(observed: Observed, decision: Decision, **changes: Any) -> Observed:
     """The next snapshot, if nothing but the status changes."""
     status = TrainingRunStatus.model_validate(decision.status)
     return replace(observed, run=replace(observed.run, status=status), **changes)
+
+
+def settled(outcome: Outcome, observed: Observed | None = None) -> Decision:
+    """The decision that comes of an outcome, its sentence filled with the names of its facts."""
+    names = [name for _, name, _, _ in string.Formatter().parse(outcome.template) if name]
+    return settle(situate(observed or running()), "a_rule", Choice(outcome, {name: name for name in names}), ())

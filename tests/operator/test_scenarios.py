@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from trainrun_api.rules.workers import AUTO_RESUME
 from trainrun_operator.cluster import Key
 from trainrun_operator.core.times import from_text
 from trainrun_operator.errors import Refused, Unavailable
@@ -87,6 +88,22 @@ def test_a_run_survives(sim, fault):
         sim.world.store.get("TrainingRun", key)["metadata"]["creationTimestamp"]
     )
     assert sum(ledger["secondsByClass"].values()) == pytest.approx(wall.total_seconds(), abs=1e-6)
+
+
+def test_somebody_elses_annotation_on_a_job_is_left_alone(sim):
+    """Jobs are created and deleted, never changed; and the next attempt does not carry it on."""
+    key = sim.world.add_run("a")
+    at_step(sim, key, 10)
+    job = sim.world.store.get("PyTorchJob", job_of(sim.world, key))
+    annotations = job["metadata"]["annotations"] | dict.fromkeys(AUTO_RESUME, "true")
+    sim.world.store.replace({**job, "metadata": {**job["metadata"], "annotations": annotations}})
+    at_step(sim, key, 25)
+    assert sim.world.store.get("PyTorchJob", job_of(sim.world, key))["metadata"]["annotations"] == annotations
+    sim.world.edit_run(key, restartToken="2")
+    assert sim.until(
+        lambda: len(sim.world.status(key)["attempts"]) == 2 and bool(sim.world.living_jobs(key)), limit_seconds=60
+    )
+    assert not set(AUTO_RESUME) & set(sim.world.living_jobs(key)[0]["metadata"]["annotations"])
 
 
 def test_edits_that_can_wait_are_taken_at_the_next_attempt(sim):

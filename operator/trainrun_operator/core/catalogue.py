@@ -1,4 +1,4 @@
-"""The rules, outcomes and causes as tables, read from the code itself; docs/rules.md is made of them. Pure."""
+"""Rules, outcomes, causes, conditions as tables, read from the code: docs/rules.md, docs/conditions.md. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from trainrun_operator.core import goodput, reasons
 from trainrun_operator.core.choice import Rule
+from trainrun_operator.core.conditions import FRESHNESS, PHASES, TYPES
 from trainrun_operator.core.decide import NO_OPEN_ATTEMPT, OPEN_ATTEMPT, WHOLE_RUN
 from trainrun_operator.core.failure_policy import CAUSES, CausePolicy
 from trainrun_operator.core.rules.always import ALWAYS
@@ -15,6 +16,45 @@ HEAD = """# The decision rules
 Generated from the code by `make generate`; edit the docstrings instead. How the pieces fit:
 `operator/trainrun_operator/core/decide.py`.
 """
+
+CONDITIONS_HEAD = """# What a run's conditions say, and what to do
+
+Generated from the code by `make generate`; edit core/conditions.py and core/reasons.py instead.
+
+`kubectl get trun NAME -o wide` shows phase and reason, `kubectl describe trun NAME` the sentences, attempts and Events;
+in local mode `trainrun status` and `trainrun explain` do. Of `Ready`, `Reconciling` and `Stalled` exactly one is True.
+"""
+
+REASONS_HEAD = """## Reasons
+
+`Ready`, `Reconciling`, `Stalled` and `Completed` share one reason and one sentence, the newest. Why an attempt failed
+is its *cause*: see [the causes](rules.md#causes-of-a-failure).
+"""
+
+VERDICT_HEADS = {
+    "Stalled": "### Stalled: a person must act\n",
+    "Reconciling": "### Reconciling: on its way\n",
+    "Ready": "### Ready: as the spec wants it\n",
+}
+"""In the order in which a person who was woken up looks for them."""
+
+
+def conditions_page() -> str:
+    """docs/conditions.md."""
+    types = ((f"`{k}`", t.when_true, t.when_false, t.when_absent, t.readers) for k, t in TYPES.items())
+    parts = [CONDITIONS_HEAD, _table(("condition", "True", "False", "absent", "read by"), types), REASONS_HEAD]
+    for verdict, head in VERDICT_HEADS.items():
+        chosen = (o for o in reasons.ALL.values() if o.kstatus == verdict)
+        rows = ((f"`{o.reason}`", o.phase, o.meaning, o.todo, o.event or "none") for o in chosen)
+        parts += [head, _table(("reason", "phase", "what is going on", "what to do", "Event"), rows)]
+    fresh = ((f"`{f.reason}`", f.status, f.meaning, f.todo) for f in FRESHNESS.values())
+    parts += [
+        "## Reasons of CheckpointFresh\n",
+        _table(("reason", "status", "what is going on", "what to do"), fresh),
+        "## Phases\n\nA summary for people; scripts read conditions.\n",
+        _table(("phase", "the run"), ((f"`{k}`", v) for k, v in PHASES.items())),
+    ]
+    return "\n".join(parts)
 
 
 def page() -> str:

@@ -57,16 +57,23 @@ def judge(situation: Situation) -> NodeVerdicts:
         elif node.ready is not True:
             _judge_not_ready(situation, pod, node, verdicts)
         elif node.mark and not pod.has_ended:
-            verdicts.marked[node.name] = f"HyperPod marks it {node.mark}"
+            verdicts.marked[node.name] = f"HyperPod marks it {node.mark}" + (f", {node.fault}" if node.fault else "")
     return verdicts
+
+
+def named(situation: Situation, name: str) -> str:
+    """A node as people know it: on HyperPod the instance group is left when the name has gone with the node."""
+    node = situation.observed.nodes.deviating.get(name)
+    return f"{name} (instance group {node.instance_group})" if node is not None and node.instance_group else name
 
 
 def _judge_not_ready(situation: Situation, pod: PodFacts, node: NodeFacts, verdicts: NodeVerdicts) -> None:
     why_not = _why_not_lost(situation, pod, node)
+    report = f"; HyperPod reports {node.fault}" if node.fault else ""
     if why_not is None:
-        verdicts.lost[node.name] = "it is not Ready, its agent does not answer and the step stands still"
+        verdicts.lost[node.name] = f"it is not Ready, its agent does not answer and the step stands still{report}"
     else:
-        verdicts.suspect[node.name] = why_not
+        verdicts.suspect[node.name] = f"{why_not}{report}"
 
 
 def _why_not_lost(situation: Situation, pod: PodFacts, node: NodeFacts) -> str | None:

@@ -113,6 +113,10 @@ class NodeFacts:
     ready_since: datetime | None = None
     mark: str = ""
     """What HyperPod says against it: label value or taint, for example UnschedulablePendingReplacement."""
+    fault: str = ""
+    """Its words for the current fault: evidence for people, no ground for a decision."""
+    instance_group: str = ""
+    """Where a replacement of the node will turn up, under another name."""
     is_cordoned: bool = False
     is_stale: bool = False
     """Last heard of before an API outage: no ground for a verdict yet."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kstatus = Literal["Ready", "Reconciling", "Stalled", "Idle"]
-"""Ready: trains or completed; Reconciling: on the way; Stalled: a person must act; Idle: wanted rest."""
+Kstatus = Literal["Ready", "Reconciling", "Stalled"]
+"""Ready: as the spec wants it, so it trains, has succeeded, or rests; Reconciling: on the way; Stalled: a person must
+act. Rest is Ready too: Flux and `helm --wait` take anything else for unfinished and would wait for ever."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Outcome:
     """Class on which the wall seconds from now on are booked (goodput.CLASSES)."""
     template: str
     """The sentence, with named facts."""
+    meaning: str
+    """What is going on, for docs/conditions.md."""
+    todo: str
+    """What a person should do about it, for docs/conditions.md."""
 
 
 ALL: dict[str, Outcome] = {}
@@ -38,15 +43,25 @@ def _outcome(
     event: Literal["Normal", "Warning"] | None,
     goodput: str,
     template: str,
+    *,
+    meaning: str,
+    todo: str,
 ) -> Outcome:
-    outcome = Outcome(reason, phase, kstatus, event, goodput, template)
+    outcome = Outcome(reason, phase, kstatus, event, goodput, template, meaning, todo)
     ALL[reason] = outcome
     return outcome
 
 
 # before and between attempts
 SPEC_UNWORKABLE = _outcome(
-    "SpecUnworkable", "Stalled", "Stalled", "Warning", "userFault", "The spec cannot work: {error}"
+    "SpecUnworkable",
+    "Stalled",
+    "Stalled",
+    "Warning",
+    "userFault",
+    "The spec cannot work: {error}",
+    meaning="The spec cannot be read or contradicts itself; an open attempt is left alone.",
+    todo="Correct the field that the message names; `trainrun validate FILE` checks it without a cluster.",
 )
 CREATION_REFUSED = _outcome(
     "CreationRefused",
@@ -55,6 +70,8 @@ CREATION_REFUSED = _outcome(
     "Warning",
     "userFault",
     "The cluster refused the job of attempt {attempt}: {error} It is asked again every minute.",
+    meaning="The API server refused the attempt's PyTorchJob: a quota, a webhook, or rights.",
+    todo="Remove what the message names (raise the quota, correct the template); it is asked again every minute.",
 )
 PREVIOUS_RUN_TERMINATING = _outcome(
     "PreviousRunTerminating",
@@ -63,6 +80,8 @@ PREVIOUS_RUN_TERMINATING = _outcome(
     "Normal",
     "stopping",
     "A deleted run of the same name still has {leftovers}; this one starts when they are gone.",
+    meaning="Jobs or pods of a deleted run of the same name are still going away.",
+    todo="Nothing; if it lasts, look at why the named job or pod stays Terminating.",
 )
 CHECKPOINT_PATH_IN_USE = _outcome(
     "CheckpointPathInUse",
@@ -71,17 +90,28 @@ CHECKPOINT_PATH_IN_USE = _outcome(
     "Warning",
     "userFault",
     "spec.checkpoint.path is in use by the older run {rival}; give this run its own path, or wait for that run's end.",
+    meaning="An older run that is not over writes to the same checkpoint path; two writers would ruin it.",
+    todo="Give this run a path of its own under a new name, or end the older run.",
 )
 SUSPENDED = _outcome(
     "Suspended",
     "Suspended",
-    "Idle",
+    "Ready",
     "Normal",
     "suspended",
     "spec.suspend is true; false resumes from the newest checkpoint.",
+    meaning="The run rests on its newest checkpoint and holds no devices.",
+    todo="Nothing; set spec.suspend to false when it shall go on.",
 )
 BACKING_OFF = _outcome(
-    "BackingOff", "Restarting", "Reconciling", None, "recovering", "Attempt {attempt} starts at {at}, after a back-off."
+    "BackingOff",
+    "Restarting",
+    "Reconciling",
+    None,
+    "recovering",
+    "Attempt {attempt} starts at {at}, after a back-off.",
+    meaning="The last attempt ended by the program's fault or got half of its nodes; the next one waits a little.",
+    todo="Nothing; `status.attempts` says why the last one ended.",
 )
 ATTEMPT_STARTED = _outcome(
     "AttemptStarted",
@@ -90,6 +120,8 @@ ATTEMPT_STARTED = _outcome(
     "Normal",
     "starting",
     "Attempt {attempt} starts on {replicas} workers, {why}.",
+    meaning="A new attempt is on record and its job is about to be created.",
+    todo="Nothing.",
 )
 
 # an open attempt
@@ -100,8 +132,19 @@ STARTING = _outcome(
     None,
     "starting",
     "Attempt {attempt} is on its way to its first step.",
+    meaning="Pods start, load the model and its checkpoint; no step is made yet.",
+    todo="Nothing; health.startupTimeoutSeconds ends it if no step comes.",
 )
-RUNNING = _outcome("Running", "Running", "Ready", "Normal", "training", "Attempt {attempt} trains.")
+RUNNING = _outcome(
+    "Running",
+    "Running",
+    "Ready",
+    "Normal",
+    "training",
+    "Attempt {attempt} trains.",
+    meaning="Steps are made.",
+    todo="Nothing.",
+)
 RUNNING_BLIND = _outcome(
     "Blind",
     "Running",
@@ -109,6 +152,8 @@ RUNNING_BLIND = _outcome(
     "Warning",
     "blind",
     "No agent of attempt {attempt} can be asked for progress ({why}); its pods live, so nothing is done.",
+    meaning="No agent can be asked for progress although the pods live: neither health nor failure is known.",
+    todo="Look for a NetworkPolicy or mesh between operator and pods; training goes on meanwhile.",
 )
 CONTRACT_UNKNOWN = _outcome(
     "ContractUnknown",
@@ -118,6 +163,8 @@ CONTRACT_UNKNOWN = _outcome(
     "blind",
     "Blind: the trainer speaks contract schema {theirs}, this operator understands {ours}; upgrade the operator. "
     "The attempt is left alone.",
+    meaning="The trainer image speaks a contract that this operator does not know; the attempt is left alone.",
+    todo="Bring operator and image to versions that fit, mostly by upgrading the operator; the attempt goes on.",
 )
 NODE_SUSPECT = _outcome(
     "NodeSuspect",
@@ -126,9 +173,18 @@ NODE_SUSPECT = _outcome(
     "Warning",
     "training",
     "{nodes} not Ready, but that is no ground for a verdict yet: {why}.",
+    meaning="A node of the run is not Ready, but steps are made, its agent answers, or too many nodes are so at once.",
+    todo="Nothing for the run; look at the node, or at the control plane if it is many.",
 )
 IMAGE_PULL_RETRIED = _outcome(
-    "ImagePullRetried", "Starting", "Reconciling", "Warning", "starting", "Pod {pod} cannot pull {image} yet: {error}"
+    "ImagePullRetried",
+    "Starting",
+    "Reconciling",
+    "Warning",
+    "starting",
+    "Pod {pod} cannot pull {image} yet: {error}",
+    meaning="An image cannot be pulled yet; it is tried again for a while, then the run fails.",
+    todo="If the message is not a passing one: correct spec.image, its tag or the pull secret.",
 )
 CONTAINER_RETRIED = _outcome(
     "ContainerRetried",
@@ -137,6 +193,8 @@ CONTAINER_RETRIED = _outcome(
     "Warning",
     "starting",
     "Pod {pod} cannot start its container yet: {error}",
+    meaning="A container cannot be created yet; it is tried again for a while, then the run fails.",
+    todo="Create the Secret, ConfigMap or volume that the message names, or correct the template.",
 )
 WAITING_FOR_CAPACITY = _outcome(
     "WaitingForCapacity",
@@ -145,6 +203,8 @@ WAITING_FOR_CAPACITY = _outcome(
     "Normal",
     "waitingCapacity",
     "{waiting} of {total} pods have no node; clocks stand still, no budget is spent. The scheduler says: {scheduler}",
+    meaning="Pods have no node; the message is the scheduler's own. No budget is spent, no clock runs.",
+    todo="Nothing if nodes will come; else free or add nodes, or correct nodeSelector, tolerations or requests.",
 )
 QUEUED = _outcome(
     "Queued",
@@ -153,6 +213,8 @@ QUEUED = _outcome(
     "Normal",
     "waitingCapacity",
     "The queue holds job {job} back; clocks stand still.",
+    meaning="A queue (Kueue) has not admitted the job yet.",
+    todo="Nothing; the job's Workload says what it waits for. A queue name that does not exist waits for ever.",
 )
 PREEMPTED = _outcome(
     "Preempted",
@@ -161,6 +223,8 @@ PREEMPTED = _outcome(
     "Normal",
     "waitingCapacity",
     "The queue took the nodes of job {job} back; readmitted, the same attempt goes on from its newest checkpoint.",
+    meaning="A queue took the nodes back for other work; the same attempt goes on when it is readmitted.",
+    todo="Nothing, or raise the run's priority class.",
 )
 FAILURE_SETTLING = _outcome(
     "FailureSettling",
@@ -169,9 +233,18 @@ FAILURE_SETTLING = _outcome(
     None,
     "detecting",
     "A pod of attempt {attempt} failed; the others get a moment to say why.",
+    meaning="A pod failed; the others get a few seconds to say more, so that the cause is not an echo.",
+    todo="Nothing.",
 )
 STOPPING = _outcome(
-    "Stopping", "Stopping", "Reconciling", "Normal", "stopping", "Attempt {attempt} saves and stops: {why}"
+    "Stopping",
+    "Stopping",
+    "Reconciling",
+    "Normal",
+    "stopping",
+    "Attempt {attempt} saves and stops: {why}",
+    meaning="The attempt saves and stops: suspended, resized, restarted, moved off a marked node, or out of time.",
+    todo="Nothing; it takes at most the grace period and half a minute.",
 )
 
 # the end of an attempt, or of the run
@@ -182,6 +255,8 @@ ATTEMPT_STOPPED = _outcome(
     "Normal",
     "recovering",
     "Attempt {attempt} has stopped ({cause}): {why}",
+    meaning="The attempt has stopped as wanted; nothing is lost and no budget is spent.",
+    todo="Nothing.",
 )
 RESTARTING = _outcome(
     "Restarting",
@@ -190,6 +265,8 @@ RESTARTING = _outcome(
     "Warning",
     "recovering",
     "Attempt {attempt} ended, {cause}: {evidence} {action}",
+    meaning="The attempt failed; its devices are taken back and the next one resumes from the newest valid checkpoint.",
+    todo="Nothing for a node fault. For a fault of the program: read the evidence before maxRestarts is spent.",
 )
 GANG_INCOMPLETE = _outcome(
     "GangIncomplete",
@@ -198,8 +275,19 @@ GANG_INCOMPLETE = _outcome(
     "Normal",
     "waitingCapacity",
     "Attempt {attempt} got only a part of its nodes for {minutes} minutes and gives them back; it asks again at {at}.",
+    meaning="Only a part of the workers got nodes, for five minutes; they are given back, so that others can run.",
+    todo="Nothing if nodes will come; else lower spec.workers.replicas, or queue the run with Kueue.",
 )
-SUCCEEDED = _outcome("Succeeded", "Succeeded", "Ready", "Normal", "finished", "The run reached its target{step}.")
+SUCCEEDED = _outcome(
+    "Succeeded",
+    "Succeeded",
+    "Ready",
+    "Normal",
+    "finished",
+    "The run reached its target{step}.",
+    meaning="The target step is reached and the final checkpoint is durable.",
+    todo="Nothing; our trainer's result is in `export/` under the checkpoint path.",
+)
 FAILED = _outcome(
     "Failed",
     "Failed",
@@ -207,6 +295,8 @@ FAILED = _outcome(
     "Warning",
     "finished",
     "Attempt {attempt} ended the run, {cause}: {evidence} {action}",
+    meaning="The run has ended without its result: the restarts are spent, or no restart can help.",
+    todo="Read cause, evidence and advice in the message ([causes](rules.md)); mend it, and apply it under a new name.",
 )
 DELETED = _outcome(
     "Deleted",
@@ -215,7 +305,16 @@ DELETED = _outcome(
     None,
     "stopping",
     "The run is deleted; its pods save and stop by themselves.",
+    meaning="The run is being deleted; its pods save by themselves, checkpoints stay.",
+    todo="Nothing.",
 )
 EXPIRED = _outcome(
-    "Expired", "Terminating", "Reconciling", None, "finished", "ttlSecondsAfterFinished is over; the run is deleted."
+    "Expired",
+    "Terminating",
+    "Reconciling",
+    None,
+    "finished",
+    "ttlSecondsAfterFinished is over; the run is deleted.",
+    meaning="The finished run is older than ttlSecondsAfterFinished.",
+    todo="Nothing; checkpoints stay.",
 )

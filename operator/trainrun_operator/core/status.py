@@ -11,8 +11,9 @@ from typing import Any
 
 from trainrun_api.v1alpha1 import Condition, GoodputStatus, TrainingRunStatus
 
-from trainrun_operator.core import goodput, stall
+from trainrun_operator.core import conditions, goodput, stall
 from trainrun_operator.core.choice import Choice
+from trainrun_operator.core.conditions import Freshness
 from trainrun_operator.core.decision import Action, Decision, RecordEvent, Watch
 from trainrun_operator.core.reasons import Outcome
 from trainrun_operator.core.rules.always import next_cleanup_at
@@ -71,7 +72,7 @@ def _events(old: TrainingRunStatus, new: TrainingRunStatus, choice: Choice) -> t
     """An Event when the reason changed, or the same reason came for another attempt."""
     if choice.outcome.event is None:
         return ()
-    before = next((c for c in old.conditions if c.type == "Ready"), None)
+    before = next((c for c in old.conditions if c.type == conditions.READY), None)
     is_same = before is not None and before.reason == choice.outcome.reason
     if is_same and (old.attempt, len(old.attempts)) == (new.attempt, len(new.attempts)):
         return ()
@@ -80,21 +81,20 @@ def _events(old: TrainingRunStatus, new: TrainingRunStatus, choice: Choice) -> t
 
 def _with_conditions(situation: Situation, status: TrainingRunStatus, choice: Choice) -> TrainingRunStatus:
     outcome, message = choice.outcome, choice.message
-    wanted = [("Ready", outcome.kstatus == "Ready")]
-    if outcome.kstatus == "Reconciling":
-        wanted.append(("Reconciling", True))
-    if outcome.kstatus == "Stalled":
-        wanted.append(("Stalled", True))
-    wanted.append(("Completed", status.result == "Succeeded"))
-    conditions = [
+    wanted = [(conditions.READY, outcome.kstatus == conditions.READY)]
+    if outcome.kstatus != conditions.READY:
+        wanted.append((outcome.kstatus, True))
+    wanted.append((conditions.COMPLETED, status.result == "Succeeded"))
+    ours = [
         _condition(situation, kind, "True" if value else "False", outcome.reason, message) for kind, value in wanted
     ]
-    fresh = _checkpoint_fresh(situation, status)
-    if fresh is not None:
-        conditions.append(_condition(situation, "CheckpointFresh", *fresh))
-    own = {"Ready", "Reconciling", "Stalled", "Completed", "CheckpointFresh"}
-    others = [c for c in status.conditions if c.type not in own]
-    return status.model_copy(update={"conditions": [*conditions, *others]})
+    step = status.checkpoint.step
+    if step is not None:
+        fresh = _freshness(situation, status)
+        text = fresh.template.format(step=step)
+        ours.append(_condition(situation, conditions.CHECKPOINT_FRESH, fresh.status, fresh.reason, text))
+    others = [c for c in status.conditions if c.type not in conditions.TYPES]
+    return status.model_copy(update={"conditions": [*ours, *others]})
 
 
 def _condition(situation: Situation, kind: str, value: str, reason: str, message: str) -> Condition:
@@ -112,21 +112,14 @@ def _condition(situation: Situation, kind: str, value: str, reason: str, message
     )
 
 
-def _checkpoint_fresh(situation: Situation, status: TrainingRunStatus) -> tuple[str, str, str] | None:
-    """(status, reason, message) of CheckpointFresh; None before the first checkpoint."""
-    if status.checkpoint.step is None:
-        return None
+def _freshness(situation: Situation, status: TrainingRunStatus) -> Freshness:
+    """What the age of the newest checkpoint means; one of unknown age is not called old."""
     if not _is_training(status):
-        return "Unknown", "NotTraining", f"The newest durable checkpoint is that of step {status.checkpoint.step}."
-    stale_at = _checkpoint_stale_at(situation, status)
+        return conditions.NOT_TRAINING
     committed = from_text(status.checkpoint.committed_at)
-    if stale_at is None and committed is not None:
-        return (
-            "False",
-            "CheckpointOld",
-            "No checkpoint was committed for three intervals; a failure now costs all since.",
-        )
-    return "True", "CheckpointRecent", "The newest durable checkpoint is within three intervals."
+    if committed is not None and _checkpoint_stale_at(situation, status) is None:
+        return conditions.CHECKPOINT_OLD
+    return conditions.CHECKPOINT_RECENT
 
 
 def _checkpoint_stale_at(situation: Situation, status: TrainingRunStatus) -> datetime | None:

@@ -8,6 +8,7 @@ from typing import Any
 from trainrun_api.contract import Env
 
 from trainrun_operator.cluster import Kind, Object
+from trainrun_operator.hyperpod import FAULT_DETAILS
 
 _METADATA = (
     "name",
@@ -49,6 +50,9 @@ def trimmed(kind: Kind, obj: Object) -> Object:
                 "containerStatuses": _each(status.get("containerStatuses"), _CONTAINER_STATUS),
             }
         case "Node":
+            told = _only(obj["metadata"].get("annotations") or {}, (FAULT_DETAILS,))
+            if told:
+                small["metadata"]["annotations"] = told
             small["spec"] = _only(spec, ("unschedulable", "taints"))
             small["status"] = {"conditions": _each(status.get("conditions"), _CONDITION)}
     return small

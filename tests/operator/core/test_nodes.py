@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from trainrun_operator.core.decide import decide
 from trainrun_operator.core.nodes import (
     EXCLUDED_KEPT,
     NodeVerdicts,
@@ -66,6 +69,44 @@ def test_not_ready_is_lost_only_with_a_silent_agent_and_a_standing_step(node, pr
         assert (set(result.lost), result.suspect) == ({"n1"}, {})
     else:
         assert (result.lost, result.suspect) == ({}, {"n1": why_not})
+
+
+@pytest.mark.parametrize(
+    ("node", "progress", "sentence"),
+    [
+        (NodeFacts("n1", mark="Unschedulable"), STANDING, "node n1: HyperPod marks it Unschedulable."),
+        (
+            NodeFacts("n1", mark="UnschedulablePendingReplacement", fault="XidFault: XID 74", instance_group="workers"),
+            STANDING,
+            "node n1 (instance group workers): HyperPod marks it UnschedulablePendingReplacement, XidFault: XID 74.",
+        ),
+        (
+            lost_node("n1", fault="XidFault: XID 74", instance_group="workers"),
+            STANDING,
+            "Node n1 (instance group workers) is lost: it is not Ready, its agent does not answer and the step stands "
+            "still; HyperPod reports XidFault: XID 74.",
+        ),
+        (
+            lost_node("n1", fault="XidFault: XID 74", instance_group="workers"),
+            MOVING,
+            "n1 (instance group workers) not Ready, but that is no ground for a verdict yet: the run made steps since "
+            "then; HyperPod reports XidFault: XID 74.",
+        ),
+    ],
+    ids=["marked", "marked with a fault", "lost", "suspected"],
+)
+def test_what_hyperpod_says_of_a_node_is_evidence(node, progress, sentence):
+    """Told where it is known."""
+    assert sentence in decide(running(nodes=make_nodes(node), progress=progress)).message
+
+
+@pytest.mark.parametrize("node", [NodeFacts("n1"), lost_node("n1"), NodeFacts("n1", mark="Unschedulable")])
+def test_what_hyperpod_says_of_a_fault_decides_nothing(node):
+    """With it and without it, the same is done."""
+    told = replace(node, fault="XidFault: XID 74", instance_group="workers")
+    plain, with_words = (decide(running(nodes=make_nodes(n), progress=MOVING)) for n in (node, told))
+    assert (plain.rule, plain.reason, plain.next_wake) == (with_words.rule, with_words.reason, with_words.next_wake)
+    assert [type(a) for a in plain.actions] == [type(a) for a in with_words.actions]
 
 
 def test_a_node_whose_object_is_gone_is_lost_at_once():

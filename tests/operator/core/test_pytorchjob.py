@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kubeflow.training import models
 from kubeflow.training.api_client import ApiClient
 from trainrun_api.contract import Env
+from trainrun_api.rules.workers import AUTO_RESUME
 from trainrun_api.train_config import TrainConfig
 from trainrun_api.v1alpha1 import CheckpointSpec
 from trainrun_operator.core.instances import INSTANCES, device_resources
@@ -72,6 +74,15 @@ def test_shape_of_an_attempt(golden: Golden) -> None:
     assert not any("auto-re" in key for key in job["metadata"]["annotations"])
     [owner] = job["metadata"]["ownerReferences"]
     assert (owner["uid"], owner["blockOwnerDeletion"]) == (golden.run["metadata"]["uid"], False)
+
+
+@every_golden
+def test_hyperpods_auto_resume_is_never_asked_for(golden: Golden) -> None:
+    """Nor its misspelling in a published sample: a second restarter would fight us for the pods. Also when the run
+    itself carries them."""
+    run = overlay(golden.run, {"metadata": {"annotations": dict.fromkeys(AUTO_RESUME, "true")}})
+    text = json.dumps(replace(golden, run=run).rendered())
+    assert not [key for key in AUTO_RESUME if key in text]
 
 
 @every_golden

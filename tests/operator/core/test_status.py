@@ -38,7 +38,7 @@ def conditions(decision) -> dict[str, str]:
     [
         (running(), {"Ready": "True", "Completed": "False", "CheckpointFresh": "True"}),
         (idle(), {"Ready": "False", "Reconciling": "True", "Completed": "False"}),
-        (idle(spec=make_spec(suspend=True)), {"Ready": "False", "Completed": "False"}),
+        (idle(spec=make_spec(suspend=True)), {"Ready": "True", "Completed": "False"}),
         (
             running(pods=(ended_pod(0, 20, words(20)),)),
             {"Ready": "False", "Stalled": "True", "Completed": "False", "CheckpointFresh": "Unknown"},

@@ -113,3 +113,15 @@ def test_trimming_keeps_what_rules_read_and_is_idempotent() -> None:
     container = {"name": "pytorch", "image": "i", "env": [{"name": "TRAINRUN_RUN_UID", "value": "u"}]}
     assert small["spec"] == {"nodeName": "n", "containers": [container]}
     assert trimmed("Pod", small) == small
+
+
+def test_of_annotations_only_hyperpods_fault_details_are_kept() -> None:
+    """And only on nodes; a node without them stays as small as before."""
+    details = {"sagemaker.amazonaws.com/fault-details": "[]"}
+    node = {"metadata": {"name": "n", "annotations": {"csi.volume.kubernetes.io/nodeid": "x", **details}}}
+    small = trimmed("Node", node)
+    assert small["metadata"] == {"name": "n", "annotations": details}
+    assert trimmed("Node", small) == small
+    plain = {"metadata": {"name": "n", "annotations": {"csi.volume.kubernetes.io/nodeid": "x"}}}
+    assert trimmed("Node", plain)["metadata"] == {"name": "n"}
+    assert "annotations" not in trimmed("Pod", {"metadata": {"name": "p", "annotations": details}})["metadata"]

@@ -6,15 +6,19 @@ import json
 import logging
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from trainrun_operator import logs
 from trainrun_operator.cluster import Key
+from trainrun_operator.errors import AlreadyExists, Refused, Unavailable
 from trainrun_operator.health import HealthServer
 from trainrun_operator.metrics import Metrics, StateCollector
 from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
 from trainrun_operator.testing import FakeClock, FakeCluster
+from trainrun_operator.testing.world import World
 
 STATUSES = [
     {"phase": "Running", "attempts": [{"cause": "NodeLost"}, {}], "goodput": {"secondsByClass": {"training": 5.0}}},
@@ -41,7 +45,7 @@ def test_metrics_tell_runs_attempts_calls_and_passes() -> None:
     metrics.observe_call("get", "trainingruns", "200")
     metrics.observe_pass("ok", 0.02)
     metrics.observe_line({"type": "decision", "rule": "node_lost", "reason": "Restarting"})
-    metrics.observe_line({"type": "action", "reason": "CreateJob"})
+    metrics.observe_action("CreateJob", "done")
     metrics.observe_line({"type": "error", "message": "forbidden"})
     said = scraped(metrics)
     expected = {
@@ -49,10 +53,40 @@ def test_metrics_tell_runs_attempts_calls_and_passes() -> None:
         "trainrun_attempts|NodeLost": 1, "trainrun_attempts|open": 1,
         "trainrun_goodput_seconds|training": 7.5, "trainrun_queue_depth": 3, "trainrun_watch_age_seconds|Pod": 1.5,
         "trainrun_alive_timestamp_seconds": 9.0, "trainrun_api_calls_total|get|trainingruns|200": 1,
-        "trainrun_decisions_total|node_lost|Restarting": 1, "trainrun_actions_total|CreateJob": 1,
+        "trainrun_decisions_total|node_lost|Restarting": 1, "trainrun_actions_total|CreateJob|done": 1,
         "trainrun_errors_total": 1, "trainrun_reconcile_seconds_count|ok": 1,
     }  # fmt: skip
     assert {name: said.get(name) for name in expected} == expected
+
+
+def test_actions_are_counted_by_what_came_of_them() -> None:
+    """Refused, failed, done, and already so; the journal still tells those that had an effect."""
+    clock, metrics = FakeClock(), Metrics()
+    cluster = FakeCluster(clock)
+    world = World(clock, cluster)
+    lines: list[Mapping[str, Any]] = []
+    operator = Operator(cluster, clock, Settings(), lines.append, observe_action=metrics.observe_action)
+    key = world.add_run("a")
+    trouble: list[Exception | None] = [Refused("quota"), Unavailable("timeout"), AlreadyExists("a-a0"), None]
+
+    def fail(call: str) -> None:
+        if call == "create_job" and (error := trouble.pop(0)) is not None:
+            raise error
+
+    cluster.before = fail
+    for _ in range(4):  # the first puts the attempt on record and creates its job, the next ones try again
+        operator.queue.add(key)
+        assert operator.process_due()
+        clock.advance(61)
+    said = {name: value for name, value in scraped(metrics).items() if name.startswith("trainrun_actions_total")}
+    assert said == {
+        "trainrun_actions_total|CreateJob|refused": 1,
+        "trainrun_actions_total|CreateJob|failed": 1,
+        "trainrun_actions_total|CreateJob|unchanged": 1,
+        "trainrun_actions_total|CreateJob|done": 1,
+        "trainrun_actions_total|RecordEvent|done": 1,
+    }
+    assert [line["reason"] for line in lines if line["type"] == "action"] == ["CreateJob"]
 
 
 def test_journal_lines_carry_run_attempt_and_rule() -> None:

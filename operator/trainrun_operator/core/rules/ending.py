@@ -56,7 +56,8 @@ def node_lost(situation: Situation) -> Choice | None:
     lost = nodes.judge(situation).lost
     if not lost:
         return None
-    evidence = "; ".join(f"Node {name} is lost: {why}" for name, why in sorted(lost.items())) + "."
+    told = (f"Node {nodes.named(situation, name)} is lost: {why}" for name, why in sorted(lost.items()))
+    evidence = "; ".join(told) + "."
     return fail(situation, Finding("NodeLost", "Certain", evidence), tuple(sorted(lost)))
 
 

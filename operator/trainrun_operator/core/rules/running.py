@@ -73,7 +73,8 @@ def node_suspected(situation: Situation) -> Choice | None:
     suspect = nodes.judge(situation).suspect
     if not suspect:
         return None
-    facts = {"nodes": ", ".join(sorted(suspect)), "why": "; ".join(sorted(set(suspect.values())))}
+    names = ", ".join(nodes.named(situation, name) for name in sorted(suspect))
+    facts = {"nodes": names, "why": "; ".join(sorted(set(suspect.values())))}
     wake = earliest(nodes.wake_for(situation), stall.startup_deadline(situation))
     return Choice(reasons.NODE_SUSPECT, facts, wake=wake, is_suspect=True)
 

@@ -89,7 +89,8 @@ def _wanted(situation: Situation) -> tuple[str, str] | None:
     if attempt.replicas != spec.workers.replicas:
         return "WorkersChanged", f"spec.workers.replicas went from {attempt.replicas} to {spec.workers.replicas}."
     if marked:
-        return "NodeMarked", "; ".join(f"node {name}: {why}" for name, why in sorted(marked.items())) + "."
+        told = (f"node {nodes.named(situation, name)}: {why}" for name, why in sorted(marked.items()))
+        return "NodeMarked", "; ".join(told) + "."
     if overrun is not None and situation.now >= overrun:
         return "TimeLimit", f"spec.maxAttemptSeconds={spec.max_attempt_seconds} is over."
     return None
