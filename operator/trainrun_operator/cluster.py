@@ -78,6 +78,10 @@ class Cluster(Protocol):
         """Delete a PyTorchJob (background propagation). Raises NotFound."""
         ...
 
+    def job_warning(self, job: Object) -> str:
+        """What the cluster's Warning Events say about a PyTorchJob whose pods do not appear; empty if nothing."""
+        ...
+
     def list_pods(self, run: Key) -> list[Object]:
         """Pods that carry the run's label."""
         ...

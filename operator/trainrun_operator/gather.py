@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
@@ -10,6 +10,7 @@ from trainrun_api.validate import validate
 
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Cluster, Key, Object
+from trainrun_operator.core import capacity
 from trainrun_operator.core.observed import JobFacts, Observed, PodFacts, Rival, RunFacts
 from trainrun_operator.core.situation import open_attempt
 from trainrun_operator.core.times import from_text
@@ -46,6 +47,7 @@ class Gatherer:
         jobs = self._jobs(key, facts)
         pods = self._pods(key, facts, jobs)
         now = self._clock.now()
+        jobs = self._with_warning(key, facts, jobs, pods, now)
         last = facts.status.attempts[-1] if facts.status.attempts else None
         used = {p.node for p in pods if p.node} | set(last.nodes if last else ())
         nodes = nodes_facts(
@@ -103,6 +105,23 @@ class Gatherer:
         facts = (job_facts(job, run.uid) for job in listed.values())
         return tuple(f for f in facts if f is not None)
 
+    def _with_warning(
+        self, key: Key, run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts, ...], now: datetime
+    ) -> tuple[JobFacts, ...]:
+        """The open attempt's job with the reason why pods are missing; asked for only when they should be there."""
+        attempt = open_attempt(run.status)
+        if attempt is None or not capacity.is_late(attempt, now):
+            return jobs
+        made = [p for p in pods if p.attempt == attempt.number and not p.is_departed]
+        if len(made) >= (attempt.replicas or 1):
+            return jobs
+        return tuple(
+            replace(job, warning=self._cluster.job_warning(_reference(key, job)))
+            if job.name == attempt.job and job.is_owned and not job.is_suspended
+            else job
+            for job in jobs
+        )
+
     def _pods(self, key: Key, run: RunFacts, jobs: tuple[JobFacts, ...]) -> tuple[PodFacts, ...]:
         """Living pods and the last sight of departed ones; the living win."""
         ours = {job.uid for job in jobs if job.is_owned} | {a.job_uid for a in run.status.attempts if a.job_uid}
@@ -128,6 +147,10 @@ class Gatherer:
         if first is None or first[:2] > mine:
             return None
         return Rival(first[2]["metadata"]["namespace"], first[2]["metadata"]["name"])
+
+
+def _reference(run: Key, job: JobFacts) -> Object:
+    return {"metadata": {"namespace": run.namespace, "name": job.name, "uid": job.uid}}
 
 
 def _uses(other: Object, namespace: str, path: str) -> bool:

@@ -38,23 +38,23 @@ class Stage:
         """A good manifest with this name, patched."""
         manifest = merged(good(), {"metadata": {"name": name, "namespace": self.namespace}})
         manifest = merged(manifest, {"spec": {"checkpoint": {"path": f"/checkpoints/{name}"}}})
-        run: Object = self.api.create(self._runs(), merged(manifest, patch or {}))
+        run: Object = self.api.create(self.runs_path, merged(manifest, patch or {}))
         return run
 
     def apply(self, path: Path, *, dry_run: bool = False) -> str:
         """kubectl apply -f, strictly; the run's name."""
         run = load_manifest(path)
         run["metadata"]["namespace"] = self.namespace
-        self.api.create(f"{self._runs()}?fieldValidation=Strict{'&dryRun=All' if dry_run else ''}", run)
+        self.api.create(f"{self.runs_path}?fieldValidation=Strict{'&dryRun=All' if dry_run else ''}", run)
         return str(run["metadata"]["name"])
 
     def edit_run(self, name: str, spec: dict[str, Any]) -> None:
         """kubectl patch."""
-        self.api.merge(f"{self._runs()}/{name}", {"spec": spec})
+        self.api.merge(f"{self.runs_path}/{name}", {"spec": spec})
 
     def delete_run(self, name: str) -> None:
         """kubectl delete."""
-        self.api.delete(f"{self._runs()}/{name}")
+        self.api.delete(f"{self.runs_path}/{name}")
 
     def create_quota(self, hard: dict[str, str]) -> None:
         """A quota named "small", in force."""
@@ -65,7 +65,7 @@ class Stage:
 
     def run(self, name: str) -> Object:
         """The run now; an empty status is {}."""
-        run = self.api.get(f"{self._runs()}/{name}")
+        run = self.api.get(f"{self.runs_path}/{name}")
         assert run is not None, f"run {name} is gone"
         return {"status": {}, **run}
 
@@ -127,7 +127,7 @@ class Stage:
 
     def story(self, name: str) -> str:
         """What a failing test shows."""
-        run = self.api.get(f"{self._runs()}/{name}")
+        run = self.api.get(f"{self.runs_path}/{name}")
         pods = [(p["metadata"]["name"], p["status"].get("phase"), p["spec"].get("nodeName")) for p in self.pods(name)]
         status = None if run is None else run.get("status")
         return json.dumps({"status": status, "jobs": [j["metadata"]["name"] for j in self.jobs(name)], "pods": pods})
@@ -153,5 +153,7 @@ class Stage:
             config = self.plane.kubeconfig_through(through.url, OPERATOR_USER)
         return OperatorProcess(self.plane.folder, config, self.namespace, name)
 
-    def _runs(self) -> str:
+    @property
+    def runs_path(self) -> str:
+        """Where the API server has the runs of this namespace."""
         return f"{RUNS}/namespaces/{self.namespace}/trainingruns"

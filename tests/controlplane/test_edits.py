@@ -37,7 +37,7 @@ class Edit:
     """refused: a part of the API server's sentence; now: the cause of the attempt's end."""
 
 
-IMMUTABLE = "cannot change during the life of a run"
+IMMUTABLE = "during the life of a run"
 LATER = "is not yet available in this version"
 
 

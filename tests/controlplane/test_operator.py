@@ -63,3 +63,14 @@ def test_a_refused_job_is_told_in_the_cluster_s_words(stage: Stage) -> None:
         condition = stage.wait_reason("a", "CreationRefused")
         assert "exceeded quota: small" in condition["message"]
         assert stage.attempts("a") == [(0, None)]
+
+
+def test_refused_pods_are_told_in_the_cluster_s_words(stage: Stage) -> None:
+    """A quota on what pods need, as teams have it on devices: the job is taken, its pods are not."""
+    stage.create_quota({"pods": "1"})
+    with stage.operator():
+        stage.create_run("a")
+        condition = stage.wait_reason("a", "WaitingForCapacity")
+        assert "1 of 2 pods have no node" in condition["message"]
+        assert "exceeded quota: small" in condition["message"]
+        assert stage.attempts("a") == [(0, None)]

@@ -191,3 +191,8 @@ class ClusterContract:
         """At least one, where the subject has any."""
         names = [n["metadata"]["name"] for n in subject.cluster.list_nodes()]
         assert bool(names) == subject.has_nodes
+
+    def test_a_job_without_trouble_has_no_warning(self, subject: Subject) -> None:
+        """Words are asked for only where pods are missing."""
+        _, run = self.run(subject)
+        assert subject.cluster.job_warning(self.job(subject, run)) == ""

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from trainrun_api.v1alpha1 import AttemptStatus
+
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
 
 PARTIAL_GANG_SECONDS = 300.0
 """Time that part of a gang may hold nodes while the rest waits; two such runs would block each other for ever."""
+
+LOOK_AGAIN_SECONDS = 10.0
+"""A quota or webhook that refuses pods is told by an Event on the job, which is not watched."""
 
 PATIENCE_SECONDS = 3.0
 """A younger attempt is starting, not waiting: the pods that it follows are just leaving their nodes."""
@@ -21,10 +26,20 @@ class Waiting:
 
     waiting: int
     total: int
-    scheduler: str
-    """The scheduler's own message."""
+    why: str
+    """A sentence with the cluster's own words."""
     gives_up_at: datetime | None
     """When the scheduled part gives its nodes back; None: no part holds nodes."""
+    look_again_at: datetime | None
+    """Pods that do not exist yet: no watch tells why, so it is asked for."""
+
+
+def is_late(attempt: AttemptStatus, now: datetime) -> bool:
+    """Whether all pods of a started attempt should have had their nodes by now, and have not."""
+    started = from_text(attempt.started_at)
+    if started is None or attempt.scheduled_at is not None:
+        return False
+    return now >= started + timedelta(seconds=PATIENCE_SECONDS)
 
 
 def told_at(situation: Situation) -> datetime | None:
@@ -39,17 +54,23 @@ def told_at(situation: Situation) -> datetime | None:
 def waiting(situation: Situation) -> Waiting | None:
     """Who waits; None if every pod has (or had) its node."""
     attempt = situation.current
-    if attempt.scheduled_at is not None:
+    if not is_late(attempt, situation.now):
         return None
     pods = situation.living
     scheduled = [p for p in pods if p.is_scheduled]
     total = situation.replicas
     if len(scheduled) >= total:
         return None
-    says = next((p.pending_because for p in pods if not p.is_scheduled and p.pending_because), "")
     started = from_text(attempt.started_at) or situation.now
-    if situation.now < started + timedelta(seconds=PATIENCE_SECONDS):
-        return None
     since = max([started, *(p.scheduled_at for p in scheduled if p.scheduled_at)])
     gives_up = since + timedelta(seconds=PARTIAL_GANG_SECONDS) if scheduled else None
-    return Waiting(total - len(scheduled), total, says or "nothing yet.", gives_up)
+    again = situation.now + timedelta(seconds=LOOK_AGAIN_SECONDS) if len(pods) < total else None
+    return Waiting(total - len(scheduled), total, _why(situation), gives_up, again)
+
+
+def _why(situation: Situation) -> str:
+    warning = situation.job.warning if situation.job is not None else ""
+    if warning:
+        return f"Pods cannot be created: {warning}"
+    says = next((p.pending_because for p in situation.living if not p.is_scheduled and p.pending_because), "")
+    return f"The scheduler says: {says}" if says else "Nobody says why yet."

@@ -38,7 +38,7 @@ def booked(
 ) -> GoodputStatus:
     """Book the span since the last booking on the class that was in force, then go on with `new_class`."""
     since = from_text(goodput.accounted_until) or created_at
-    old_class = goodput.current_class or "recovering"
+    old_class = goodput.current_class or "starting"
     if old_class == "finished":
         return goodput
     if old_class == new_class and not is_forced and goodput.accounted_until is not None:

@@ -45,6 +45,8 @@ class JobFacts:
     has_succeeded: bool = False
     has_failed: bool = False
     message: str = ""
+    warning: str = ""
+    """Why its pods do not appear, in the cluster's own words."""
     started_at: datetime | None = None
 
 

@@ -202,8 +202,8 @@ WAITING_FOR_CAPACITY = _outcome(
     "Reconciling",
     "Normal",
     "waitingCapacity",
-    "{waiting} of {total} pods have no node; clocks stand still, no budget is spent. The scheduler says: {scheduler}",
-    meaning="Pods have no node; the message is the scheduler's own. No budget is spent, no clock runs.",
+    "{waiting} of {total} pods have no node; clocks stand still, no budget is spent. {why}",
+    meaning="Pods have no node, or cannot be created; why is told in the cluster's own words. No budget is spent.",
     todo="Nothing if nodes will come; else free or add nodes, or correct nodeSelector, tolerations or requests.",
 )
 QUEUED = _outcome(

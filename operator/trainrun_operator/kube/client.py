@@ -54,11 +54,11 @@ class KubeClient:
         except NotFound:
             return None
 
-    def pages(self, kind: Kind | str, namespace: str, selector: str = "") -> Iterator[Object]:
+    def pages(self, kind: Kind | str, namespace: str, selector: str = "", *, fields: str = "") -> Iterator[Object]:
         """A complete, consistent list, page by page; each has `items` and `metadata.resourceVersion`."""
         path, after = _path(kind, namespace), ""
         while True:
-            query = {"limit": str(LIST_CHUNK), "labelSelector": selector, "continue": after}
+            query = {"limit": str(LIST_CHUNK), "labelSelector": selector, "fieldSelector": fields, "continue": after}
             page = self._call("list", kind, "GET", path, query={k: v for k, v in query.items() if v})
             yield page
             after = page["metadata"].get("continue") or ""

@@ -103,6 +103,12 @@ class KubeCluster:
         """Its pods follow in the background."""
         self._client.delete("PyTorchJob", key, uid=uid)
 
+    def job_warning(self, job: Object) -> str:
+        """The first by alphabet, so that the same trouble of many pods is told in the same words."""
+        fields = f"involvedObject.uid={job['metadata']['uid']},type=Warning"
+        pages = self._client.pages("Event", job["metadata"]["namespace"], fields=fields)
+        return min((str(event.get("message", "")) for page in pages for event in page["items"]), default="")
+
     def list_pods(self, run: Key) -> list[Object]:
         """Pods with the run's label. A node that one of them names and no watch has shown is read live first: the
         watches are apart, and a node that is merely news must not count as gone."""

@@ -36,6 +36,7 @@ PER_NAMESPACE: tuple[Grant, ...] = (
     Grant("an attempt is a PyTorchJob", "kubeflow.org", ("pytorchjobs",), ("get", "list", "watch", "create", "delete")),
     Grant("evidence, and stops with their own grace", "", ("pods",), ("list", "watch", "delete")),
     Grant("what happened, in kubectl describe", "", ("events",), ("get", "create", "update")),
+    Grant("why a job's pods do not appear (a quota, a webhook)", "", ("events",), ("list",)),
 )
 """In every namespace that is served."""
 

@@ -41,6 +41,8 @@ class FakeCluster:
         self.after: Hook = lambda call: None
         self.deliveries: Callable[[WatchEvent], int] = lambda event: 1
         self.answer: Callable[[Object], ProgressAnswer] = lambda pod: ProgressAnswer(None, "refused")
+        self.warnings: dict[str, str] = {}
+        """Warning Events on jobs, by the job's name."""
         self._departed: dict[str, tuple[datetime, Object]] = {}
         self._fleet: Object | None = None
         self.store.subscribe(self._remember)
@@ -90,6 +92,11 @@ class FakeCluster:
         self.before("delete_job")
         self.store.delete("PyTorchJob", key, uid=uid)
         self._wrote("delete_job")
+
+    def job_warning(self, job: Object) -> str:
+        """Whatever `warnings` says."""
+        self.before("job_warning")
+        return self.warnings.get(job["metadata"]["name"], "")
 
     def list_pods(self, run: Key) -> list[Object]:
         """Pods with the run's label."""

@@ -80,20 +80,30 @@ def test_a_refused_job_is_told_and_asked_for_again(refusal, creates):
 
 
 @pytest.mark.parametrize(
-    ("pods", "waiting"),
+    ("pods", "says"),
     [
-        ((pending_pod(0), pending_pod(1)), 2),
-        ((pending_pod(0, because=""), pending_pod(1, because="")), 2),
-        ((), 2),
+        ((pending_pod(0), pending_pod(1)), "The scheduler says: 0/3 nodes are available."),
+        ((pending_pod(0, because=""), pending_pod(1, because="")), "Nobody says why yet."),
     ],
-    ids=["unschedulable", "scheduler silent", "no pods yet"],
+    ids=["unschedulable", "scheduler silent"],
 )
-def test_waiting_for_capacity_is_free_and_says_why(pods, waiting):
+def test_waiting_for_capacity_is_free_and_says_why(pods, says):
     """No clock runs: no wake time, however long it takes."""
     decision = decide(starting(pods=pods))
     assert (decision.rule, decision.next_wake) == ("waiting_for_capacity", None)
-    assert f"{waiting} of 2 pods have no node" in decision.message
-    assert ("0/3 nodes are available." in decision.message) == any(p.pending_because for p in pods)
+    assert "2 of 2 pods have no node" in decision.message
+    assert says in decision.message
+
+
+@pytest.mark.parametrize(
+    ("warning", "says"),
+    [("", "Nobody says why yet."), ("exceeded quota: small", "Pods cannot be created: exceeded quota: small")],
+)
+def test_pods_that_do_not_appear_are_looked_for_again(warning, says):
+    """Why is told by an Event on the job, which nobody watches."""
+    decision = decide(starting(pods=(), jobs=(make_job(0, warning=warning),)))
+    assert (decision.rule, decision.next_wake) == ("waiting_for_capacity", ago(-10))
+    assert says in decision.message
 
 
 def test_a_young_attempt_is_starting_not_waiting():

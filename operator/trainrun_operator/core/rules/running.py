@@ -52,7 +52,7 @@ def gang_incomplete(situation: Situation) -> Choice | None:
         in_a_row += 1
     number = situation.current.number
     delay = backoff.gang_delay_seconds(situation.observed.run.uid, number, in_a_row)
-    status = attempts.ended(situation, "GangIncomplete", "Asks again later.", waiting.scheduler, delay_seconds=delay)
+    status = attempts.ended(situation, "GangIncomplete", "Asks again later.", waiting.why, delay_seconds=delay)
     at = situation.now + timedelta(seconds=delay)
     minutes = round(capacity.PARTIAL_GANG_SECONDS / 60)
     facts = {"attempt": number, "minutes": minutes, "at": to_text(at)}
@@ -64,8 +64,9 @@ def waiting_for_capacity(situation: Situation) -> Choice | None:
     waiting = capacity.waiting(situation)
     if waiting is None:
         return None
-    facts = {"waiting": waiting.waiting, "total": waiting.total, "scheduler": waiting.scheduler}
-    return Choice(reasons.WAITING_FOR_CAPACITY, facts, wake=waiting.gives_up_at)
+    facts = {"waiting": waiting.waiting, "total": waiting.total, "why": waiting.why}
+    wake = earliest(waiting.gives_up_at, waiting.look_again_at)
+    return Choice(reasons.WAITING_FOR_CAPACITY, facts, wake=wake)
 
 
 def node_suspected(situation: Situation) -> Choice | None:
