@@ -1,4 +1,7 @@
-"""`/healthz` and `/metrics` over plain HTTP, in a thread of their own so that a busy operator still answers."""
+"""`/healthz` and `/metrics` over plain HTTP, in a thread of their own so that a busy operator still answers.
+
+A process that stands by is well: it answers "ok", and has no state to show.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,37 @@ from collections.abc import Callable
 
 import prometheus_client as prometheus
 
+from trainrun_operator.clock import Clock
+
+STUCK_SECONDS = 300.0
+"""A pass that has been due for so long without being run: the process is to be started again."""
+
 log = logging.getLogger(__name__)
+
+
+class Pulse:
+    """Whether the operator works, and when it was last seen working."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._trouble: Callable[[float], str | None] = lambda stuck_seconds: None
+        self._alive_at = 0.0
+
+    def follow(self, trouble: Callable[[float], str | None]) -> None:
+        """Ask this from now on; before, the process stands by."""
+        self._trouble = trouble
+
+    def trouble(self) -> str | None:
+        """Why the process is to be started again; None if it is well."""
+        reason = self._trouble(STUCK_SECONDS)
+        if reason is None:
+            self._alive_at = self._clock.now().timestamp()
+        return reason
+
+    def alive_at(self) -> float:
+        """Unix time of the dead-man gauge."""
+        self.trouble()
+        return self._alive_at
 
 
 class HealthServer:

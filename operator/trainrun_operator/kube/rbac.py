@@ -41,8 +41,10 @@ PER_NAMESPACE: tuple[Grant, ...] = (
 
 OWN_NAMESPACE: tuple[Grant, ...] = (
     Grant("fleet facts (node ledger, repair caps)", "", ("configmaps",), ("get", "create", "update")),
+    Grant("one of several operators leads", "coordination.k8s.io", ("leases",), ("get", "create", "update")),
 )
-"""In the operator's own namespace."""
+"""In the operator's own namespace, for objects that it makes itself. They are not named by `resourceNames`: a create
+carries no name that the API server could compare, so that a role by name would have to allow every name anyway."""
 
 SCANNING: tuple[Grant, ...] = (
     Grant("kinds that are installed later", "apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch")),
