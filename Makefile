@@ -26,7 +26,7 @@ demo: setup ## two runs on real text, one with three faults; proves them equal b
 test: setup ## all layers, with the time of each
 	$(BIN)/python tests/run_layers.py
 
-test-%: setup ## one layer: lint unit sim trainer local demo control-plane
+test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane
 	$(BIN)/python tests/run_layers.py $*
 
 lint: setup ## ruff, import contracts, spelling
@@ -42,12 +42,12 @@ fmt: setup ## format the code
 types: setup ## mypy --strict
 	$(BIN)/mypy
 
-generate: setup ## write crds/ and the generated pages of docs/
+generate: setup ## write crds/, the generated pages of docs/, and the roles of charts/ and deploy/
 	$(BIN)/python -m trainrun_api.generate
 	$(BIN)/python -m trainrun_operator.generate
 
 verify: generate ## fail if a generated file is not current
-	git diff --exit-code -- crds docs charts
+	git diff --exit-code -- crds docs charts deploy
 
 bench: setup ## recovery and trainer speed; JSON under build/bench
 	$(BIN)/python bench/recovery.py

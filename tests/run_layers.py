@@ -41,6 +41,7 @@ LAYERS: dict[str, list[list[str]]] = {
         [*PYTEST, "tests/operator", *CORE_COVERAGE],
     ],
     "sim": [[*PYTEST, "tests/sim"]],
+    "chart": [[*PYTEST, "tests/chart"]],
     "trainer": [[*PYTEST, "tests/trainer", "tests/agent"]],
     "local": [[*PYTEST, "tests/local"]],
     "demo": [[sys.executable, "examples/01-local/demo.py"]],

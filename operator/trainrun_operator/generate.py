@@ -1,4 +1,4 @@
-"""`python -m trainrun_operator.generate [ROOT]` writes the generated pages of the operator."""
+"""`python -m trainrun_operator.generate [ROOT]` writes what is made from the operator's code."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import sys
 from pathlib import Path
 
 from trainrun_operator.core.catalogue import page
+from trainrun_operator.kube.manifests import chart_rules, kustomize_roles
+
+CHART_RULES = Path("charts/trainrun/files/rbac.yaml")
+KUSTOMIZE_ROLES = Path("deploy/kustomize/rbac.yaml")
 
 
 def main(root: Path) -> None:
-    """Write docs/rules.md below the repository's root."""
-    (root / "docs" / "rules.md").write_text(page(), encoding="utf-8")
+    """Write every generated file of the operator below the repository's root."""
+    texts = {Path("docs/rules.md"): page(), CHART_RULES: chart_rules(), KUSTOMIZE_ROLES: kustomize_roles()}
+    for path, text in texts.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
