@@ -122,9 +122,9 @@ class Stage:
     # -- the operator ----------------------------------------------------------------------------
 
     @contextmanager
-    def operator(self, name: str = "operator") -> Iterator[OperatorProcess]:
+    def operator(self, name: str = "operator", *options: str) -> Iterator[OperatorProcess]:
         """An operator of the test's namespace with nothing but its own rights."""
-        process = OperatorProcess(self.plane, self.namespace, name)
+        process = OperatorProcess(self.plane, self.namespace, name, *options)
         with process.process:
             process.wait_ready()
             yield process
@@ -136,7 +136,7 @@ class Stage:
 class OperatorProcess:
     """`python -m trainrun_operator` beside the cluster."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, name: str) -> None:
+    def __init__(self, plane: ControlPlane, namespace: str, name: str, *options: str) -> None:
         (self.port,) = free_ports(1)
         env = {
             **os.environ,
@@ -145,7 +145,7 @@ class OperatorProcess:
         }
         command = [
             sys.executable, "-m", "trainrun_operator", "--host", "127.0.0.1", "--port", str(self.port),
-            "--own-namespace", OWN_NAMESPACE, "--namespace", namespace,
+            "--own-namespace", OWN_NAMESPACE, "--namespace", namespace, *options,
         ]  # fmt: skip
         self.process = Process(f"{namespace}-{name}", command, plane.folder, env=env)
 
