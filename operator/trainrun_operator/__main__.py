@@ -14,6 +14,7 @@ import socket
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import kopf
 
@@ -114,7 +115,10 @@ def _leave(signum: int, frame: object) -> None:
 
 
 async def _watch(cluster: KubeCluster, refresher: Refresher, namespace: str) -> None:
+    # a name of our own: kopf would ask for the user's, and an image's numeric user has none
+    identity: Any = socket.gethostname()
     await kopf.operator(
+        identity=identity,
         registry=handlers.registry(cluster.cache, refresher.soon),
         settings=handlers.settings(is_namespaced=bool(namespace)),
         standalone=True,

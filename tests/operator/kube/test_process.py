@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,10 +13,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import kopf
 import pytest
+from trainrun_operator.__main__ import _watch
+from trainrun_operator.clock import SystemClock
+from trainrun_operator.kube.kube_cluster import KubeCluster, Place
+from trainrun_operator.kube.refresher import Refresher
 
 from tests.operator.kube.server import Answer, Request, Script, serving, status
+from tests.operator.kube.test_client import connected
 
 LEASE = "/leases/trainrun-operator"
 PATIENCE_SECONDS = 60.0
@@ -110,3 +118,18 @@ def test_leader_ends_by_the_reason(tmp_path: Path, usurper: str, code: int) -> N
             leader.process.send_signal(signal.SIGTERM)
         assert leader.process.wait(PATIENCE_SECONDS) == code
     assert stored[0][1]["spec"]["holderIdentity"] == usurper
+
+
+def test_no_user_s_name_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image runs as a number that /etc/passwd does not know; kopf looks the name up unless it gets one."""
+    given: dict[str, Any] = {}
+
+    async def operator(**options: Any) -> None:
+        given.update(options)
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    with serving((200, {})) as script:
+        cluster = KubeCluster(connected(script.port), SystemClock(), Place("system"))
+    asyncio.run(_watch(cluster, Refresher(cluster, 60.0), ""))
+    assert given["identity"]
+    assert (given["standalone"], given["clusterwide"], given["namespaces"]) == (True, True, [])
