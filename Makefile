@@ -56,8 +56,13 @@ bench: setup ## recovery and trainer speed; JSON under build/bench
 agent: setup ## build/agent.pyz: the agent for images that are not ours, one file for any Python from 3.9
 	$(BIN)/python -m trainrun_trainer.agent.bundle build/agent.pyz
 
-lock: ## resolve requirements.in again
-	$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 requirements.in -o requirements.lock
+LOCK := $(BIN)/uv pip compile --quiet --no-annotate --no-header --python-version 3.11
+
+lock: ## resolve requirements.in again, and the images' parts of it
+	$(LOCK) --upgrade requirements.in -o requirements.lock
+	@# the images get the same versions, and no more than they import; torch comes with the base or by itself
+	$(LOCK) --constraints requirements.lock requirements-operator.in -o requirements-operator.txt
+	$(LOCK) --constraints requirements.lock --extra trainer --excludes <(echo torch) pyproject.toml -o requirements-trainer.txt
 
 clean: ## remove what the targets made in this checkout
 	rm -rf .venv build demo runs .mypy_cache .ruff_cache .hypothesis examples/*/text
