@@ -21,6 +21,7 @@ import kopf
 from trainrun_operator import handlers, logs
 from trainrun_operator.clock import Clock, SystemClock
 from trainrun_operator.cluster import Key
+from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.errors import OperatorError
 from trainrun_operator.health import HealthServer, Pulse
 from trainrun_operator.kube.client import KubeClient, connect
@@ -43,6 +44,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--own-namespace", default=_own_namespace(), help="where its ConfigMap and Lease lie (%(default)s)"
     )
     parser.add_argument("--leader-elect", action="store_true", help="of several operators one works, the others wait")
+    parser.add_argument(
+        "--agent-image", default=AGENT_IMAGE, help="the trainer's image, for runs of other images (%(default)s)"
+    )
     parser.add_argument("--host", default="0.0.0.0", help="address of /healthz and /metrics (%(default)s)")  # noqa: S104
     parser.add_argument("--port", type=int, default=8080, help="port of /healthz and /metrics (%(default)s)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -73,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pulse) -> None:
     """All that costs something: the lists, the watches and the passes."""
-    settings = Settings()
+    settings = Settings(agent_image=options.agent_image)
     place = Place(options.own_namespace, options.namespace, socket.gethostname())
     cluster = KubeCluster(KubeClient(connect(), metrics.observe_call), clock, place)
     refresher = Refresher(cluster, settings.resync_seconds)

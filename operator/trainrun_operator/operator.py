@@ -127,7 +127,8 @@ class Operator:
         """One pass with its consequences for queue and poller."""
         started, outcome = self._clock.monotonic(), "crashed"
         try:
-            decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key)
+            agent_image = self._settings.agent_image
+            decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key, agent_image)
         except (Conflict, NotFound):
             outcome = "conflict"
             self.queue.retry(key)

@@ -19,7 +19,9 @@ Journal = Callable[[Mapping[str, Any]], None]
 """Takes one JSON object per decision and action."""
 
 
-def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Journal, key: Key) -> Decision | None:
+def reconcile(
+    cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Journal, key: Key, agent_image: str
+) -> Decision | None:
     """Run one pass; None if the run is gone. Raises ClusterError; the caller runs the pass again."""
     gathered = gatherer.gather(key)
     if gathered is None:
@@ -32,7 +34,7 @@ def reconcile(cluster: Cluster, gatherer: Gatherer, senses: Senses, journal: Jou
         journal(_line(observed, decision, "decision", decision.reason, decision.message))
     for action in decision.actions:
         try:
-            has_effect = perform(cluster, run, action)
+            has_effect = perform(cluster, run, action, agent_image)
         except Refused as refused:
             senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))
             continue

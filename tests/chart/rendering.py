@@ -22,6 +22,7 @@ EVERYTHING: Object = {
     **MONITORED,
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "metrics"}}}]},
     "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/trainrun"}},
+    "agentImage": "registry.example/trainrun/trainer:0.1.0",
     "imagePullSecrets": [{"name": "registry"}],
     "priorityClassName": "system-cluster-critical",
     "nodeSelector": {"kubernetes.io/arch": "amd64"},

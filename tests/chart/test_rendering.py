@@ -9,6 +9,7 @@ import pytest
 import yaml
 from trainrun_api.contract import AGENT_PORT, Label
 from trainrun_operator.__main__ import arguments
+from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.kube.cache import Cache
 from trainrun_operator.metrics import Metrics, StateCollector
 from trainrun_operator.testing import FakeClock
@@ -115,6 +116,7 @@ def test_operator_understands_its_arguments(chart: Chart, values: Object) -> Non
     options = arguments(container["args"])
     assert options.leader_elect
     assert options.namespace == values.get("watchNamespace", "")
+    assert options.agent_image == values.get("agentImage", AGENT_IMAGE)
     assert options.log_level == "info"
     for probe in ("livenessProbe", "readinessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}

@@ -86,6 +86,7 @@ WRONG: dict[str, Object] = {
     "unknown-level": {"logLevel": "verbose"},
     "moving-tag": {"image": {"tag": "latest"}},
     "tag-in-repository": {"image": {"repository": "trainrun/operator:1"}},
+    "agent-without-version": {"agentImage": "trainrun/trainer"},
     "no-digest": {"image": {"digest": "abc"}},
     "no-duration": {"metrics": {"serviceMonitor": {"interval": "often"}}},
     "no-port": {"networkPolicy": {"apiServerPorts": [0]}},
