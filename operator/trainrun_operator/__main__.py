@@ -88,12 +88,13 @@ def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pu
 
     operator = Operator(cluster, clock, settings, journal, observe_pass=metrics.observe_pass)
     metrics.observe_lead()
-    metrics.watch_state(
-        StateCollector(cluster.list_runs, operator.queue.depth, cluster.cache.ages_seconds, pulse.alive_at)
-    )
     refresher.prime()
     operator.start()
     pulse.follow(operator.trouble)
+    # only now: while the lists cannot be had, the dead-man gauge is absent, and somebody is told
+    metrics.watch_state(
+        StateCollector(cluster.list_runs, operator.queue.depth, cluster.cache.ages_seconds, pulse.alive_at)
+    )
     refresher.start()
     try:
         asyncio.run(_watch(cluster, refresher, options.namespace))

@@ -112,6 +112,7 @@ def test_leader_ends_by_the_reason(tmp_path: Path, usurper: str, code: int) -> N
     with serving(answer=answer) as script, operating(script, tmp_path) as leader:
         wait_for(lambda: "trainrun_leader 1.0" in leader.get("/metrics"), "the lease to be taken")
         wait_for(lambda: any("trainingruns" in r.path for r in script.requests), "the first list")
+        assert "trainrun_alive_timestamp_seconds" not in leader.get("/metrics"), "it has seen nothing yet"
         if usurper:
             stored[0] = lease(usurper)
         else:
