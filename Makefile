@@ -26,7 +26,7 @@ demo: setup ## two runs on real text, one with three faults; proves them equal b
 test: setup ## all layers, with the time of each
 	$(BIN)/python tests/run_layers.py
 
-test-%: setup ## one layer: lint unit sim trainer local demo control-plane
+test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane
 	$(BIN)/python tests/run_layers.py $*
 
 lint: setup ## ruff, import contracts, spelling
@@ -39,25 +39,34 @@ fmt: setup ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: setup ## mypy --strict
+types: setup ## mypy --strict, the control-plane harness included
 	$(BIN)/mypy
+	$(BIN)/mypy tests/controlplane/*.py
 
-generate: setup ## write crds/ and the generated pages of docs/
+generate: setup ## write crds/, the generated pages of docs/, and the roles of charts/ and deploy/
 	$(BIN)/python -m trainrun_api.generate
 	$(BIN)/python -m trainrun_operator.generate
 
 verify: generate ## fail if a generated file is not current
-	git diff --exit-code -- crds docs charts
+	git diff --exit-code -- crds docs charts deploy
 
 bench: setup ## recovery and trainer speed; JSON under build/bench
 	$(BIN)/python bench/recovery.py
 	$(BIN)/python bench/trainer_speed.py
 
+dev-cluster: setup ## a real control plane with fake nodes and the operator, to try things by hand; Ctrl-C ends it
+	@$(BIN)/python -m tests.controlplane.dev_cluster
+
 agent: setup ## build/agent.pyz: the agent for images that are not ours, one file for any Python from 3.9
 	$(BIN)/python -m trainrun_trainer.agent.bundle build/agent.pyz
 
-lock: ## resolve requirements.in again
-	$(BIN)/uv pip compile --quiet --upgrade --no-annotate --no-header --python-version 3.11 requirements.in -o requirements.lock
+LOCK := $(BIN)/uv pip compile --quiet --no-annotate --no-header --python-version 3.11
+
+lock: ## resolve requirements.in again, and the images' parts of it
+	$(LOCK) --upgrade requirements.in -o requirements.lock
+	@# the images get the same versions, and no more than they import; torch comes with the base or by itself
+	$(LOCK) --constraints requirements.lock requirements-operator.in -o requirements-operator.txt
+	$(LOCK) --constraints requirements.lock --extra trainer --excludes <(echo torch) pyproject.toml -o requirements-trainer.txt
 
 clean: ## remove what the targets made in this checkout
 	rm -rf .venv build demo runs .mypy_cache .ruff_cache .hypothesis examples/*/text
@@ -65,4 +74,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench agent lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench dev-cluster agent lock clean clean-cache

@@ -1,6 +1,6 @@
-"""Writes what is made from the models: `crds/` and `docs/api.md`. `make verify` fails when they are not current.
+"""Writes what is made from the models: `crds/`, its copy in the chart, and `docs/api.md`.
 
-Run as `python -m trainrun_api.generate [FOLDER]` in the checkout.
+`make verify` fails when they are not current. Run as `python -m trainrun_api.generate [FOLDER]` in the checkout.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from trainrun_api.crd import NAME, crd, node_at, root_schema
 from trainrun_api.rules import RULES, Rule
 
 CRD_FILE = Path("crds/trainrun.dev_trainingruns.yaml")
+CHART_CRD_FILE = Path("charts/trainrun/files/crd.yaml")
+"""The chart's own copy: a chart can read no file outside of its folder."""
 API_PAGE = Path("docs/api.md")
 
 _INTRODUCTION = """\
@@ -100,7 +102,7 @@ def _cell(text: str) -> str:
 
 def main(root: Path) -> None:
     """Write every generated file of the API below `root`."""
-    for path, text in ((CRD_FILE, crd_yaml()), (API_PAGE, api_page())):
+    for path, text in ((CRD_FILE, crd_yaml()), (CHART_CRD_FILE, crd_yaml()), (API_PAGE, api_page())):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
 

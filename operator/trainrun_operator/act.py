@@ -19,6 +19,7 @@ from trainrun_operator.core.decision import (
     RecordEvent,
     StopJob,
 )
+from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.core.pytorchjob import render
 from trainrun_operator.errors import AlreadyExists, NotFound
 
@@ -33,7 +34,7 @@ def write_status(cluster: Cluster, run: Object, decision: Decision) -> Object:
     return cluster.replace_run_status({**run, "status": decision.status})
 
 
-def perform(cluster: Cluster, run: Object, action: Action) -> bool:
+def perform(cluster: Cluster, run: Object, action: Action, agent_image: str = AGENT_IMAGE) -> bool:
     """One action; returns whether it changed anything: what is already so is left so.
 
     Raises Refused (the job was refused), Unavailable.
@@ -42,7 +43,8 @@ def perform(cluster: Cluster, run: Object, action: Action) -> bool:
     try:
         match action:
             case CreateJob():
-                cluster.create_job(render(run, action.attempt, action.excluded_nodes, action.replicas))
+                job = render(run, action.attempt, action.excluded_nodes, action.replicas, agent_image=agent_image)
+                cluster.create_job(job)
             case StopJob():
                 return _stop(cluster, key, action)
             case ForceDeletePod():

@@ -6,6 +6,9 @@ operator blocks no deletion.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -29,6 +32,27 @@ REQUEST_SECONDS = 30.0
 LIST_CHUNK = 500
 EXIT_SECONDS = 20.0
 """Below the pod's grace period of 30 s."""
+BEGIN_ANEW_SECONDS = (1.0, 2.0, 5.0, 10.0)
+"""Waits before the watches begin anew after kopf gave up; the last one is repeated. Meanwhile passes go on."""
+
+log = logging.getLogger(__name__)
+
+
+async def watch(run_kopf: Callable[[], Awaitable[None]], on_cut: Callable[[], None]) -> None:
+    """Keep the watches going until kopf is asked to stop.
+
+    kopf gives up for good on any answer that it does not expect (a 410 or 401 to a watch, an outage longer than its
+    retries): a new process would be the remedy, but nothing of ours is wrong. `on_cut` is called before it begins anew.
+    """
+    waits = itertools.chain(BEGIN_ANEW_SECONDS, itertools.repeat(BEGIN_ANEW_SECONDS[-1]))
+    while True:
+        try:
+            return await run_kopf()
+        except Exception as error:
+            wait = next(waits)
+            log.warning("the watches have failed and begin anew in %.0f s: %s", wait, str(error)[:500])
+        await asyncio.sleep(wait)
+        on_cut()
 
 
 def registry(

@@ -1,15 +1,59 @@
-"""`/healthz` and `/metrics` over plain HTTP, in a thread of their own so that a busy operator still answers."""
+"""`/healthz` and `/metrics` over plain HTTP, in a thread of their own so that a busy operator still answers.
+
+A process that stands by is well: it answers "ok", and has no state to show.
+"""
 
 from __future__ import annotations
 
 import http.server
 import logging
+import sys
 import threading
 from collections.abc import Callable
 
 import prometheus_client as prometheus
 
+from trainrun_operator.clock import Clock
+
+STUCK_SECONDS = 300.0
+"""A pass that has been due for so long without being run: the process is to be started again."""
+
 log = logging.getLogger(__name__)
+
+
+class Pulse:
+    """Whether the operator works, and when it was last seen working."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._trouble: Callable[[float], str | None] = lambda stuck_seconds: None
+        self._alive_at = 0.0
+
+    def follow(self, trouble: Callable[[float], str | None]) -> None:
+        """Ask this from now on; before, the process stands by."""
+        self._trouble = trouble
+
+    def trouble(self) -> str | None:
+        """Why the process is to be started again; None if it is well."""
+        reason = self._trouble(STUCK_SECONDS)
+        if reason is None:
+            self._alive_at = self._clock.now().timestamp()
+        return reason
+
+    def alive_at(self) -> float:
+        """Unix time of the dead-man gauge."""
+        self.trouble()
+        return self._alive_at
+
+
+class QuietServer(http.server.ThreadingHTTPServer):
+    """Says nothing on stderr about callers that went before they had their answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A line of debug log instead of a traceback."""
+        log.debug("the caller %s went: %s", client_address, sys.exception())
 
 
 class HealthServer:
@@ -30,8 +74,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 log.debug(format, *args)
 
-        self._server = http.server.ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = QuietServer((host, port), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 

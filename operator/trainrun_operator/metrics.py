@@ -41,6 +41,9 @@ class Metrics:
         self._errors = prometheus.Counter(
             "trainrun_errors_total", "Passes that the cluster refused", registry=self.registry
         )
+        self._leader = prometheus.Gauge(
+            "trainrun_leader", "1 while this process operates, 0 while it stands by", registry=self.registry
+        )
         self._calls = prometheus.Counter(
             "trainrun_api_calls_total", "Calls to the API server", ["verb", "resource", "code"], registry=self.registry
         )
@@ -63,6 +66,10 @@ class Metrics:
             self._decisions.labels(line["rule"], line["reason"]).inc()
         elif line["type"] == "error":
             self._errors.inc()
+
+    def observe_lead(self) -> None:
+        """This process operates from now on, until it ends."""
+        self._leader.set(1)
 
     def watch_state(self, state: Collector) -> None:
         """Have a collector asked at each scrape."""

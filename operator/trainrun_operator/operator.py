@@ -129,7 +129,15 @@ class Operator:
         """One pass with its consequences for queue and poller."""
         started, outcome = self._clock.monotonic(), "crashed"
         try:
-            decision = reconcile(self._cluster, self._gatherer, self.senses, self._journal, key, self._observe_action)
+            decision = reconcile(
+                self._cluster,
+                self._gatherer,
+                self.senses,
+                self._journal,
+                key,
+                self._settings.agent_image,
+                self._observe_action,
+            )
         except (Conflict, NotFound):
             outcome = "conflict"
             self.queue.retry(key)

@@ -55,6 +55,7 @@ class Poller:
         self._enqueue = enqueue
         self._on_error = on_error
         self._asking: set[Key] = set()
+        self._is_interrupted = False
         self._targets: dict[Key, _Target] = {}
         self._changed = threading.Condition()
 
@@ -83,12 +84,13 @@ class Poller:
         with self._changed:
             due = min((t.due for t in self._targets.values()), default=None)
             left = longest_seconds if due is None else min(longest_seconds, due - self._clock.monotonic())
-            if left > 0:
+            if left > 0 and not self._is_interrupted:
                 self._changed.wait(left)
 
     def interrupt(self) -> None:
-        """End a `wait` now."""
+        """End a `wait` now, and any later one at once."""
         with self._changed:
+            self._is_interrupted = True
             self._changed.notify_all()
 
     def run_due(self, pool: ThreadPoolExecutor | None = None) -> None:

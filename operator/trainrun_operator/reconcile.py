@@ -10,6 +10,7 @@ from trainrun_operator.cluster import Cluster, Key
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import Decision, RecordEvent
 from trainrun_operator.core.observed import Observed, Refusal
+from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.core.times import to_text
 from trainrun_operator.errors import Refused
 from trainrun_operator.gather import Gatherer
@@ -31,6 +32,7 @@ def reconcile(
     senses: Senses,
     journal: Journal,
     key: Key,
+    agent_image: str = AGENT_IMAGE,
     observe_action: ObserveAction = lambda action, outcome: None,
 ) -> Decision | None:
     """Run one pass; None if the run is gone. Raises ClusterError; the caller runs the pass again."""
@@ -46,7 +48,7 @@ def reconcile(
     for action in decision.actions:
         outcome: ActionOutcome = "failed"
         try:
-            outcome = "done" if perform(cluster, run, action) else "unchanged"
+            outcome = "done" if perform(cluster, run, action, agent_image) else "unchanged"
         except Refused as refused:
             outcome = "refused"
             senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))

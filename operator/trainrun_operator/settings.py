@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainrun_operator.core.pod import AGENT_IMAGE
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,6 +32,8 @@ class Settings:
     """A healthy run gets a pass this often to refresh status.progress."""
     outage_memory_seconds: float = 60.0
     """After an API outage a node's facts are stale until its next heartbeat, but no longer than this."""
+    agent_image: str = AGENT_IMAGE
+    """Brings the agent into pods of a user's own image."""
 
 
 def local() -> Settings:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from trainrun_api.crd import crd, node_at, root_schema
-from trainrun_api.generate import API_PAGE, CRD_FILE, api_page, crd_yaml, main
+from trainrun_api.generate import API_PAGE, CHART_CRD_FILE, CRD_FILE, api_page, crd_yaml, main
 
 from tests.api import cel
 
@@ -46,6 +46,7 @@ NODES = list(nodes(root_schema()))
 def test_committed_files_are_current() -> None:
     """`make generate` was run."""
     assert (ROOT / CRD_FILE).read_text(encoding="utf-8") == crd_yaml()
+    assert (ROOT / CHART_CRD_FILE).read_text(encoding="utf-8") == crd_yaml()
     assert (ROOT / API_PAGE).read_text(encoding="utf-8") == api_page()
 
 

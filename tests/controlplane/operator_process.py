@@ -17,7 +17,7 @@ from tests.controlplane.rights import OWN_NAMESPACE
 class OperatorProcess:
     """`python -m trainrun_operator` beside the cluster, for one namespace or, with None, for all."""
 
-    def __init__(self, folder: Path, kubeconfig: Path, namespace: str | None, name: str) -> None:
+    def __init__(self, folder: Path, kubeconfig: Path, namespace: str | None, name: str, *options: str) -> None:
         (self.port,) = free_ports(1)
         env = {
             **os.environ,
@@ -26,7 +26,7 @@ class OperatorProcess:
         }
         command = [
             sys.executable, "-m", "trainrun_operator", "--host", "127.0.0.1", "--port", str(self.port),
-            "--own-namespace", OWN_NAMESPACE, *(["--namespace", namespace] if namespace else []),
+            "--own-namespace", OWN_NAMESPACE, *(["--namespace", namespace] if namespace else []), *options,
         ]  # fmt: skip
         self.process = Process(f"{namespace}-{name}" if namespace else name, command, folder, env=env)
 

@@ -139,19 +139,21 @@ class Stage:
     # -- the operator ----------------------------------------------------------------------------
 
     @contextmanager
-    def operator(self, name: str = "operator", *, through: Proxy | None = None) -> Iterator[OperatorProcess]:
+    def operator(
+        self, name: str = "operator", *options: str, through: Proxy | None = None
+    ) -> Iterator[OperatorProcess]:
         """An operator of the test's namespace with nothing but its own rights, and perhaps a proxy in between."""
-        process = self.new_operator(name, through=through)
+        process = self.new_operator(name, *options, through=through)
         with process.process:
             process.wait_ready()
             yield process
 
-    def new_operator(self, name: str, *, through: Proxy | None = None) -> OperatorProcess:
+    def new_operator(self, name: str, *options: str, through: Proxy | None = None) -> OperatorProcess:
         """Not started yet."""
         config = self.plane.kubeconfig(OPERATOR_USER)
         if through is not None:
             config = self.plane.kubeconfig_through(through.url, OPERATOR_USER)
-        return OperatorProcess(self.plane.folder, config, self.namespace, name)
+        return OperatorProcess(self.plane.folder, config, self.namespace, name, *options)
 
     @property
     def runs_path(self) -> str:

@@ -28,6 +28,19 @@ def test_threads_carry_a_run_to_its_first_job_and_stop_when_told():
     assert [j["metadata"]["name"] for j in cluster.store.list("PyTorchJob")] == ["a-a0"]
 
 
+def test_pods_of_a_users_image_take_the_agent_from_the_image_that_was_named():
+    """A private registry: the built-in name leads nowhere there."""
+    cluster, clock = FakeCluster(FakeClock()), FakeClock()
+    operator = Operator(cluster, clock, Settings(agent_image="registry.example/trainer:1"), lambda line: None)
+    key = World(clock, cluster).add_run("a", command=["train.py"], config=None)
+    operator.queue.add(key)
+    while operator.process_due():
+        pass
+    (job,) = cluster.store.list("PyTorchJob")
+    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    assert [c["image"] for c in pod["initContainers"]] == ["registry.example/trainer:1"]
+
+
 def test_a_bug_that_one_run_brings_out_does_not_end_the_others():
     """Told with its place, repeated with back-off; the thread lives on."""
     cluster, clock, told = FakeCluster(SystemClock()), SystemClock(), []

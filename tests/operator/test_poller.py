@@ -243,3 +243,12 @@ def test_pods_that_do_not_run_are_not_asked(stage):
         stage.cluster.store.remove("Pod", Key("default", f"a-a0-{index}"))
     assert stage.poll() == []
     assert stage.asked == []
+
+
+def test_a_wait_that_begins_after_the_interruption_ends_at_once():
+    """Or a stop would last as long as the longest wait."""
+    poller = Poller(
+        FakeCluster(FakeClock()), FakeClock(), Settings(), Senses(15.0, 60.0), enqueue=print, on_error=print
+    )
+    poller.interrupt()
+    poller.wait(3600.0)

@@ -33,6 +33,7 @@ PATHS: dict[Kind | str, tuple[str, str]] = {
     "Node": ("/api/v1", "nodes"),
     "ConfigMap": ("/api/v1", "configmaps"),
     "Event": ("/api/v1", "events"),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
 }
 """Where each kind is served."""
 
@@ -43,9 +44,16 @@ CallObserver = Callable[[str, str, str], None]
 class KubeClient:
     """A thin, thread-safe caller."""
 
-    def __init__(self, api: client.ApiClient, observe: CallObserver = lambda verb, resource, code: None) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        observe: CallObserver = lambda verb, resource, code: None,
+        *,
+        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+    ) -> None:
         self._api = api
         self._observe = observe
+        self._timeout = timeout_seconds
 
     def get(self, kind: Kind | str, key: Key) -> Object | None:
         """One object, live; None if there is none."""
@@ -109,7 +117,7 @@ class KubeClient:
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
                 _preload_content=False,
-                _request_timeout=TIMEOUT_SECONDS,
+                _request_timeout=self._timeout,
             )
             code = str(answer.status)
             parsed: Object = json.loads(answer.data)

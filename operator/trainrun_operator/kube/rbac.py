@@ -12,6 +12,10 @@ from trainrun_api.contract import GROUP
 from trainrun_operator.cluster import Object
 
 ROLE = "trainrun-operator"
+"""Name of the roles, unless the chart is installed under another name."""
+
+READ = ("get", "list", "watch")
+WRITE = (*READ, "create", "update", "patch", "delete", "deletecollection")
 
 
 @dataclass(frozen=True)
@@ -24,16 +28,14 @@ class Grant:
     verbs: tuple[str, ...]
 
 
-CLUSTER_WIDE: tuple[Grant, ...] = (
-    Grant("node health, and nodes that are gone", "", ("nodes",), ("get", "list", "watch")),
-)
+CLUSTER_WIDE: tuple[Grant, ...] = (Grant("node health, and nodes that are gone", "", ("nodes",), READ),)
 """Nodes belong to no namespace, so that also an operator of one namespace needs these."""
 
 PER_NAMESPACE: tuple[Grant, ...] = (
-    Grant("runs are watched and read live", GROUP, ("trainingruns",), ("get", "list", "watch")),
+    Grant("runs are watched and read live", GROUP, ("trainingruns",), READ),
     Grant("status is the run's memory", GROUP, ("trainingruns/status",), ("update",)),
     Grant("ttlSecondsAfterFinished", GROUP, ("trainingruns",), ("delete",)),
-    Grant("an attempt is a PyTorchJob", "kubeflow.org", ("pytorchjobs",), ("get", "list", "watch", "create", "delete")),
+    Grant("an attempt is a PyTorchJob", "kubeflow.org", ("pytorchjobs",), (*READ, "create", "delete")),
     Grant("evidence, and stops with their own grace", "", ("pods",), ("list", "watch", "delete")),
     Grant("what happened, in kubectl describe", "", ("events",), ("get", "create", "update")),
     Grant("why a job's pods do not appear (a quota, a webhook)", "", ("events",), ("list",)),
@@ -42,14 +44,25 @@ PER_NAMESPACE: tuple[Grant, ...] = (
 
 OWN_NAMESPACE: tuple[Grant, ...] = (
     Grant("fleet facts (node ledger, repair caps)", "", ("configmaps",), ("get", "create", "update")),
+    Grant("one of several operators leads", "coordination.k8s.io", ("leases",), ("get", "create", "update")),
 )
-"""In the operator's own namespace."""
+"""In the operator's own namespace, for objects that it makes itself. They are not named by `resourceNames`: a create
+carries no name that the API server could compare, so that a role by name would have to allow every name anyway."""
 
 SCANNING: tuple[Grant, ...] = (
     Grant("kinds that are installed later", "apiextensions.k8s.io", ("customresourcedefinitions",), ("list", "watch")),
     Grant("namespaces that are made later", "", ("namespaces",), ("list", "watch")),
 )
 """Only for an operator of all namespaces (kopf's own scan of the cluster)."""
+
+VIEW: tuple[Grant, ...] = (
+    Grant("who may see a namespace sees its runs", GROUP, ("trainingruns", "trainingruns/status"), READ),
+)
+EDIT: tuple[Grant, ...] = (
+    Grant("who may edit a namespace starts runs", GROUP, ("trainingruns",), WRITE),
+    Grant("kubectl scale", GROUP, ("trainingruns/scale",), ("get", "update", "patch")),
+)
+"""For people: added to the cluster's own roles view, edit and admin."""
 
 
 def rules(*grants: tuple[Grant, ...]) -> list[Object]:

@@ -37,17 +37,25 @@ def status(code: int, reason: str, message: str = "said the server") -> Answer:
 
 
 @contextmanager
-def serving(*answers: Answer, react: Callable[[Request], None] = lambda request: None) -> Iterator[Script]:
-    """Serve on a loopback port."""
+def serving(
+    *answers: Answer,
+    react: Callable[[Request], None] = lambda request: None,
+    answer: Callable[[Request], Answer] | None = None,
+) -> Iterator[Script]:
+    """Serve on a loopback port: the answers in order, or what `answer` says to each request."""
     script = Script([*answers])
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             raw = self.rfile.read(length)
-            script.requests.append(Request(self.command, self.path, json.loads(raw) if raw else None))
-            react(script.requests[-1])
-            code, body = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
+            request = Request(self.command, self.path, json.loads(raw) if raw else None)
+            script.requests.append(request)
+            react(request)
+            if answer is not None:
+                code, body = answer(request)
+            else:
+                code, body = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))

@@ -55,3 +55,22 @@ def test_settings_are_explicit(is_namespaced: bool) -> None:
     assert settings.scanning.disabled is is_namespaced
     assert not settings.posting.enabled
     assert list(settings.watching.label_selectors.values()) == ["trainrun.dev/run"] * 2
+
+
+def test_watches_that_failed_begin_anew() -> None:
+    """kopf gives up on answers that it does not expect; what was missed meanwhile is listed, and a stop is a stop."""
+    outcomes: list[Exception | None] = [RuntimeError("410: Expired"), RuntimeError("gave up"), None]
+    cuts: list[int] = []
+
+    async def run_kopf() -> None:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    async def told() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(handlers, "BEGIN_ANEW_SECONDS", (0.001,))
+            await handlers.watch(run_kopf, lambda: cuts.append(1))
+
+    asyncio.run(told())
+    assert (outcomes, len(cuts)) == ([], 2)

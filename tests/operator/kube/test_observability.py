@@ -13,7 +13,7 @@ import pytest
 from trainrun_operator import logs
 from trainrun_operator.cluster import Key
 from trainrun_operator.errors import AlreadyExists, Refused, Unavailable
-from trainrun_operator.health import HealthServer
+from trainrun_operator.health import STUCK_SECONDS, HealthServer, Pulse
 from trainrun_operator.metrics import Metrics, StateCollector
 from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
@@ -47,6 +47,8 @@ def test_metrics_tell_runs_attempts_calls_and_passes() -> None:
     metrics.observe_line({"type": "decision", "rule": "node_lost", "reason": "Restarting"})
     metrics.observe_action("CreateJob", "done")
     metrics.observe_line({"type": "error", "message": "forbidden"})
+    assert scraped(metrics)["trainrun_leader"] == 0
+    metrics.observe_lead()
     said = scraped(metrics)
     expected = {
         "trainrun_runs|Running": 2, "trainrun_runs|New": 1,
@@ -54,7 +56,7 @@ def test_metrics_tell_runs_attempts_calls_and_passes() -> None:
         "trainrun_goodput_seconds|training": 7.5, "trainrun_queue_depth": 3, "trainrun_watch_age_seconds|Pod": 1.5,
         "trainrun_alive_timestamp_seconds": 9.0, "trainrun_api_calls_total|get|trainingruns|200": 1,
         "trainrun_decisions_total|node_lost|Restarting": 1, "trainrun_actions_total|CreateJob|done": 1,
-        "trainrun_errors_total": 1, "trainrun_reconcile_seconds_count|ok": 1,
+        "trainrun_errors_total": 1, "trainrun_leader": 1, "trainrun_reconcile_seconds_count|ok": 1,
     }  # fmt: skip
     assert {name: said.get(name) for name in expected} == expected
 
@@ -125,3 +127,16 @@ def test_a_pass_that_nobody_runs_is_trouble() -> None:
     assert operator.trouble(300.0) is None
     clock.advance(301)
     assert operator.trouble(300.0) == "a pass has been due for more than 300 s"
+
+
+def test_dead_man_gauge_stands_still_when_the_operator_does() -> None:
+    """A standby is well; a leader is as well as its operator says."""
+    clock = FakeClock()
+    pulse = Pulse(clock)
+    assert pulse.trouble() is None
+    started = pulse.alive_at()
+    assert started == clock.now().timestamp()
+    pulse.follow(lambda stuck_seconds: f"stuck for {stuck_seconds:.0f} s")
+    clock.advance(60)
+    assert pulse.trouble() == f"stuck for {STUCK_SECONDS:.0f} s"
+    assert pulse.alive_at() == started

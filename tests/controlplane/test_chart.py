@@ -1,0 +1,110 @@
+"""Helm installs, upgrades and uninstalls the chart on a real API server, which takes every object by the letter."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.helm import HELM_VERSIONS, FetchError, helm
+from tests.chart.rendering import CHART, NAMESPACE, RELEASE, VALUES, Chart, Object, of_kind
+from tests.controlplane.api import Api
+from tests.controlplane.control_plane import ControlPlane
+
+PATHS = {
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "Service": "/api/v1/namespaces/{}/services",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+}
+NOT_SERVED = {"ServiceMonitor", "PrometheusRule"}
+"""Their definitions belong to the Prometheus operator."""
+
+
+def program(version: str) -> Path:
+    try:
+        return helm(version)
+    except FetchError as error:
+        pytest.skip(str(error))
+
+
+class Release:
+    """Helm on the test's control plane."""
+
+    def __init__(self, plane: ControlPlane, version: str) -> None:
+        self._helm = program(version)
+        self._kubeconfig = plane.kubeconfig()
+        self._home = plane.folder / f"helm-{version}"
+
+    def run(self, verb: str, *arguments: str) -> str:
+        where = ["--namespace", NAMESPACE, "--kubeconfig", str(self._kubeconfig)]
+        done = subprocess.run(
+            [str(self._helm), verb, RELEASE, *arguments, *where],
+            env={"HOME": str(self._home)}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def api(bare_plane: ControlPlane) -> Iterator[Api]:
+    api = bare_plane.api()
+    for namespace in (NAMESPACE, "research"):
+        api.apply(
+            f"/api/v1/namespaces/{namespace}",
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        )
+    yield api
+
+
+@pytest.fixture(params=HELM_VERSIONS)
+def release(request: pytest.FixtureRequest, bare_plane: ControlPlane, api: Api) -> Release:
+    return Release(bare_plane, request.param)
+
+
+def found(api: Api, objects: list[Object]) -> set[tuple[str, str]]:
+    """Those of the objects that exist."""
+    return {
+        (obj["kind"], obj["metadata"]["name"]) for obj in objects if api.get(f"{path(obj)}/{obj['metadata']['name']}")
+    }
+
+
+def path(obj: Object) -> str:
+    return PATHS[obj["kind"]].format(obj["metadata"].get("namespace", ""))
+
+
+@pytest.mark.parametrize("values", list(VALUES.values()), ids=list(VALUES))
+def test_every_object_is_taken_by_the_letter(api: Api, values: dict[str, Any]) -> None:
+    """Strict: an unknown or doubled field is an error."""
+    for obj in Chart(program(HELM_VERSIONS[-1])).render(values):
+        if obj["kind"] not in NOT_SERVED:
+            query = "fieldManager=tests&force=true&dryRun=All&fieldValidation=Strict"
+            api.call(
+                "PATCH", f"{path(obj)}/{obj['metadata']['name']}?{query}", obj, kind="application/apply-patch+yaml"
+            )
+
+
+def test_install_upgrade_and_uninstall(api: Api, release: Release) -> None:
+    """From all namespaces to one: the wide role goes. The definition, and with it every run, stays at the end."""
+    chart = Chart(program(HELM_VERSIONS[-1]))
+    wide, narrow = chart.render(), chart.render({"watchNamespace": "research"})
+    # the definition was installed by the test's control plane before
+    said = release.run("install", str(CHART), "--take-ownership")
+    assert f"rollout status deployment/{RELEASE}" in said
+    assert found(api, wide) == {(obj["kind"], obj["metadata"]["name"]) for obj in wide}
+    release.run("upgrade", str(CHART), "--set", "watchNamespace=research")
+    assert found(api, narrow) == {(obj["kind"], obj["metadata"]["name"]) for obj in narrow}
+    assert ("ClusterRole", RELEASE) not in found(api, wide)
+    release.run("uninstall")
+    assert found(api, [*wide, *narrow]) == {
+        (obj["kind"], obj["metadata"]["name"]) for obj in of_kind(wide, "CustomResourceDefinition")
+    }
