@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
-from trainrun_operator.kube import rbac
 
-from tests.controlplane.api import CORE
 from tests.controlplane.binaries import BuildError, ensure
 from tests.controlplane.cluster import PROGRAMS, Cluster, cluster
 from tests.controlplane.control_plane import ControlPlane, install_definitions
-from tests.controlplane.rights import grant
-from tests.controlplane.stage import Stage
+from tests.controlplane.stage import Stage, new_stage
 from tests.controlplane.training_operator import tidy
-
-NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -49,21 +43,5 @@ def build(*programs: str) -> None:
 @pytest.fixture
 def stage(whole: Cluster) -> Iterator[Stage]:
     """A namespace of its own with the operator's rights, three nodes; everything in it goes at the end."""
-    yield from make_stage(whole)
-
-
-def make_stage(whole: Cluster) -> Iterator[Stage]:
-    """The fixture's work, for control planes of other versions."""
-    number = next(NUMBERS)
-    namespace, api = f"test-{number}", whole.plane.api()
-    api.create(f"{CORE}/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    grant(api, "Role", namespace, "trainrun", rbac.rules(rbac.PER_NAMESPACE))
-    nodes = [f"node-{number}-{letter}" for letter in "abc"]
-    for node in nodes:
-        whole.nodes.add(node)
-    yield Stage(whole, namespace, nodes)
-    for run in api.get(f"/apis/trainrun.dev/v1alpha1/namespaces/{namespace}/trainingruns")["items"]:
-        api.delete(f"/apis/trainrun.dev/v1alpha1/namespaces/{namespace}/trainingruns/{run['metadata']['name']}")
-    for node in nodes:
-        whole.nodes.remove(node)
-    api.delete(f"{CORE}/namespaces/{namespace}")
+    with new_stage(whole) as one:
+        yield one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +12,17 @@ from typing import Any
 from trainrun_api.contract import Label
 from trainrun_api.manifest import load_manifest
 from trainrun_operator.cluster import Object
+from trainrun_operator.kube import rbac
 
 from tests.api.manifests import good, merged
-from tests.controlplane.api import JOBS, RUNS
+from tests.controlplane.api import CORE, JOBS, RUNS
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.operator_process import OperatorProcess
 from tests.controlplane.proxy import Proxy
-from tests.controlplane.rights import OPERATOR_USER
+from tests.controlplane.rights import OPERATOR_USER, grant
 from tests.controlplane.waiting import wait_for
+
+_NUMBERS = itertools.count()
 
 
 class Stage:
@@ -159,3 +163,21 @@ class Stage:
     def runs_path(self) -> str:
         """Where the API server has the runs of this namespace."""
         return f"{RUNS}/namespaces/{self.namespace}/trainingruns"
+
+
+@contextmanager
+def new_stage(whole: Cluster) -> Iterator[Stage]:
+    """A namespace of its own with the operator's rights, three nodes; everything in it goes at the end."""
+    number = next(_NUMBERS)
+    namespace, api = f"test-{number}", whole.plane.api()
+    api.create(f"{CORE}/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    grant(api, "Role", namespace, "trainrun", rbac.rules(rbac.PER_NAMESPACE))
+    stage = Stage(whole, namespace, [f"node-{number}-{letter}" for letter in "abc"])
+    for node in stage.node_names:
+        whole.nodes.add(node)
+    yield stage
+    for run in api.get(stage.runs_path)["items"]:
+        stage.delete_run(run["metadata"]["name"])
+    for node in stage.node_names:
+        whole.nodes.remove(node)
+    api.delete(f"{CORE}/namespaces/{namespace}")

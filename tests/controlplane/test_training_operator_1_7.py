@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.controlplane.cluster import PROGRAMS, Cluster, cluster
-from tests.controlplane.conftest import build, make_stage
+from tests.controlplane.conftest import build
 from tests.controlplane.control_plane import ROOT, ControlPlane, install_definitions
-from tests.controlplane.stage import Stage
+from tests.controlplane.stage import Stage, new_stage
 from tests.controlplane.stories import STORIES
 from tests.controlplane.test_examples import EXAMPLES
 
@@ -28,7 +28,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def old_stage(old: Cluster) -> Iterator[Stage]:
     """A namespace and three nodes there."""
-    yield from make_stage(old)
+    with new_stage(old) as one:
+        yield one
 
 
 @pytest.mark.parametrize("story", STORIES)
