@@ -45,8 +45,10 @@ class Group:
         step = self.first_step + int((time.monotonic() - self.started) * STEPS_PER_SECOND)
         return step if self.total_steps is None else min(step, self.total_steps)
 
-    def step_age_seconds(self) -> float:
-        """Since the last step."""
+    def step_age_seconds(self) -> float | None:
+        """Since the last step; None: this attempt has made none yet."""
+        if self.step() == self.first_step:
+            return None
         since_start = time.monotonic() - self.started
         return since_start - (self.step() - self.first_step) / STEPS_PER_SECOND
 

@@ -54,8 +54,15 @@ def settle(situation: Situation, rule: str, choice: Choice, tidy: tuple[Action, 
 
 
 def to_json(status: TrainingRunStatus) -> dict[str, Any]:
-    """Status as the API stores it; what is unknown is absent."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """Status as the API stores it; what is unknown, empty or as usual is absent, so that people see what matters.
+
+    Two numbers are there also when they are 0 (kstatus wants the one, the Restarts column the other), and a verdict is
+    whole: that its confidence is Unknown is news.
+    """
+    dumped = status.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if status.failure is not None:
+        dumped["failure"] = status.failure.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {**dumped, "observedGeneration": status.observed_generation, "restarts": status.restarts}
 
 
 def _goodput(situation: Situation, status: TrainingRunStatus, outcome: Outcome) -> GoodputStatus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from trainrun_api.v1alpha1 import Condition, ProgressStatus
+from trainrun_api.v1alpha1 import Condition, ProgressStatus, TrainingRunStatus
 from trainrun_operator.core import reasons
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import RecordEvent
@@ -130,7 +130,15 @@ def test_progress_is_written_at_most_once_a_minute(age, step):
 
 def test_another_attempts_progress_is_not_taken_over():
     """An answer that came late."""
-    assert "step" not in decide(running(progress=make_progress(attempt=3))).status["progress"]
+    assert "progress" not in decide(running(progress=make_progress(attempt=3))).status
+
+
+def test_a_status_holds_nothing_that_says_nothing():
+    """Empty lists, noes and zeros of an attempt would bury what matters; a reader takes them as they usually are."""
+    status = decide(running()).status
+    assert (status["restarts"], "ledgers" in status, "nodes" in status) == (0, False, False)
+    assert [v for v in status["attempts"][-1].values() if v == [] or v == "" or v is False] == []
+    assert TrainingRunStatus.model_validate(status).attempts[-1].excluded == []
 
 
 def test_phase_and_message_come_from_one_table():
