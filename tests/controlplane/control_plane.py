@@ -28,6 +28,7 @@ CONTROLLERS = (
     "garbage-collector-controller",
     "namespace-controller",
     "node-lifecycle-controller",
+    "persistentvolume-binder-controller",
     "pod-garbage-collector-controller",
     "resourcequota-controller",
     "serviceaccount-controller",

@@ -48,11 +48,12 @@ class Nodes:
         self.lost: set[str] = set()
         """Nodes whose kubelet has vanished."""
 
-    def add(self, name: str, labels: dict[str, str] | None = None) -> None:
-        """A node with room for 110 pods; Ready in a moment."""
+    def add(self, name: str, labels: dict[str, str] | None = None, room: dict[str, str] | None = None) -> None:
+        """A node with room for 110 pods, and more if given; Ready in a moment."""
         all_labels = {"kubernetes.io/hostname": name, KUBELET: "kwok", **(labels or {})}
         metadata = {"name": name, "labels": all_labels}
-        status = {"capacity": ROOM, "allocatable": ROOM}
+        whole = {**ROOM, **(room or {})}
+        status = {"capacity": whole, "allocatable": whole}
         self._api.create(f"{CORE}/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status})
 
     def lose(self, name: str) -> None:

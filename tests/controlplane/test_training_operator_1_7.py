@@ -12,7 +12,7 @@ from tests.controlplane.conftest import build
 from tests.controlplane.control_plane import ROOT, ControlPlane, install_definitions
 from tests.controlplane.stage import Stage, new_stage
 from tests.controlplane.stories import STORIES
-from tests.controlplane.test_examples import EXAMPLES
+from tests.controlplane.test_examples import EXAMPLES, run_example
 
 MAIN = ["succeeds", "fails_and_goes_on", "loses_a_node", "leaves_a_marked_node", "is_suspended_and_resumed",
         "loses_its_job", "waits_in_a_queue"]  # fmt: skip
@@ -46,8 +46,4 @@ def test_a_story_ends_as_it_must(old_stage: Stage, story: str) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_example_runs(old_stage: Stage, path: Path) -> None:
     """From its job to its end."""
-    with old_stage.operator():
-        name = old_stage.apply(path)
-        old_stage.trainers.finish(old_stage.wait_running(name, 0))
-        old_stage.wait_status(name, phase="Succeeded")
-        assert old_stage.attempts(name) == [(0, "Done")]
+    run_example(old_stage, path)

@@ -224,7 +224,6 @@ def _pods_of(observed: Observed, attempt: AttemptStatus | None, job: JobFacts | 
         return ()
     queued_at = from_text(attempt.last_queued_at)
     since = [queued_at, job.started_at if job and queued_at else None]
-    # creation times have whole seconds
     floor = max((m.replace(microsecond=0) for m in since if m is not None), default=None)
     uid = attempt.job_uid
     mine = [
@@ -233,6 +232,13 @@ def _pods_of(observed: Observed, attempt: AttemptStatus | None, job: JobFacts | 
         if p.attempt == attempt.number
         and p.is_owned
         and (uid is None or p.job_uid in (None, uid))
-        and (floor is None or p.created_at >= floor)
+        and (floor is None or _is_made_since(p, floor))
     ]
     return tuple(sorted(mine, key=lambda p: (p.index, p.created_at, not p.is_departed)))
+
+
+def _is_made_since(pod: PodFacts, second: datetime) -> bool:
+    """Creation times have whole seconds: of the pods of that very second those that were deleted are older."""
+    if pod.created_at == second:
+        return pod.deleted_at is None and not pod.is_departed
+    return pod.created_at > second

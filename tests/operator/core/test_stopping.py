@@ -8,7 +8,7 @@ import pytest
 from trainrun_api.v1alpha1 import StopStatus
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import CreateJob, StopJob
-from trainrun_operator.core.observed import NodeFacts, Rival
+from trainrun_operator.core.observed import NodeFacts, ProgressFacts, Rival
 from trainrun_operator.core.times import to_text
 
 from tests.operator.builders import (
@@ -16,6 +16,7 @@ from tests.operator.builders import (
     actions,
     ago,
     applied,
+    ended_pod,
     fresh_attempt,
     idle,
     lost_node,
@@ -27,6 +28,7 @@ from tests.operator.builders import (
     make_spec,
     make_status,
     running,
+    words,
 )
 
 SAVE = StopJob("a-a0", "job-0", "save", 120)
@@ -161,6 +163,17 @@ def test_readmission_keeps_the_attempt_and_starts_its_clocks_anew():
     assert entry["scheduledAt"] == to_text(ago(9))
     assert "firstStepAt" not in entry
     assert decision.next_wake == ago(9 - 1800)
+
+
+@pytest.mark.parametrize("is_departed", [False, True], ids=["leaving", "gone"])
+def test_pods_that_a_queue_took_in_the_second_in_which_they_were_made_are_no_failure(is_departed):
+    """Creation times have whole seconds: of that second's pods the deleted ones are of the time before."""
+    queued = make_attempt(is_queued=True, last_queued_at=to_text(ago(19.1)), scheduled_at=None, first_step_at=None)
+    asked = None if is_departed else ago(19)
+    taken = ended_pod(0, 10, words(10), uid="taken", created_at=ago(20), deleted_at=asked, is_departed=is_departed)
+    pods = (taken, make_pod(0, created_at=ago(20)), make_pod(1, created_at=ago(20)))
+    decision = decide(running(attempt=queued, pods=pods, progress=ProgressFacts(0)))
+    assert (decision.rule, decision.status["attempt"]) == ("attempt_runs", 0)
 
 
 def test_a_queued_run_that_is_suspended_by_its_user_stops():
