@@ -1,0 +1,81 @@
+"""A right that is missing is said by name, and nothing is lost: given back, the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from trainrun_operator.cluster import Object
+
+from tests.controlplane.operator_process import OperatorProcess
+from tests.controlplane.pods import said
+from tests.controlplane.stage import Stage
+from tests.controlplane.waiting import wait_for
+
+
+@contextmanager
+def without(stage: Stage, resource: str, verb: str) -> Iterator[None]:
+    """The operator's role in the test's namespace lacks the verb while the block lasts."""
+    role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}/roles/trainrun"
+    rules = stage.api.get(role)["rules"]
+    stage.api.merge(role, {"rules": [fewer(rule, resource, verb) for rule in rules]})
+    yield
+    stage.api.merge(role, {"rules": rules})
+
+
+def fewer(rule: Object, resource: str, verb: str) -> Object:
+    """The rule without the verb, if it is about the resource; an unused verb keeps it valid."""
+    if resource not in rule["resources"]:
+        return rule
+    return {**rule, "verbs": [v for v in rule["verbs"] if v != verb] or ["none"]}
+
+
+def log_of(operator: OperatorProcess) -> str:
+    """All that it said so far."""
+    return operator.process.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb"),
+    [
+        ("trainingruns", "get"),
+        ("trainingruns/status", "update"),
+        ("pytorchjobs", "get"),
+        ("pytorchjobs", "create"),
+        ("pods", "watch"),
+        ("pods", "list"),
+        ("events", "create"),
+    ],
+)
+def test_a_missing_right_is_said_by_name(stage: Stage, resource: str, verb: str) -> None:
+    """In the log, with verb and resource; not as a traceback."""
+    words = f'cannot {verb} resource \\"{resource}\\"'
+    with stage.operator() as operator, without(stage, resource, verb):
+        stage.create_run("a")
+        wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
+        assert "Traceback" not in log_of(operator)
+    with stage.operator():
+        stage.wait_running("a", 0)
+
+
+def test_a_right_that_is_missing_for_a_job_is_said_in_the_condition(stage: Stage) -> None:
+    """Who looks at the run sees it."""
+    with stage.operator(), without(stage, "pytorchjobs", "create"):
+        stage.create_run("a")
+        condition = stage.wait_reason("a", "CreationRefused")
+        assert 'cannot create resource "pytorchjobs"' in condition["message"]
+
+
+@pytest.mark.parametrize("resource", ["pytorchjobs", "pods"])
+def test_a_stop_without_the_right_to_delete_is_told(stage: Stage, resource: str) -> None:
+    """The failed attempt's job or pods stay until the right is given."""
+    with stage.operator() as operator, without(stage, resource, "delete"):
+        stage.create_run("a")
+        first = stage.wait_running("a", 0)[0]
+        stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
+        words = f'cannot delete resource \\"{resource}\\"'
+        wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
+    with stage.operator():
+        stage.wait_running("a", 1)
+        wait_for(lambda: [j["metadata"]["name"] for j in stage.jobs("a")] == ["a-a1"], "the first job to be gone")
