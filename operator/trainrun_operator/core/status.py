@@ -54,8 +54,17 @@ def settle(situation: Situation, rule: str, choice: Choice, tidy: tuple[Action, 
 
 
 def to_json(status: TrainingRunStatus) -> dict[str, Any]:
-    """Status as the API stores it; what is unknown is absent."""
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """Status as the API stores it; what is unknown or empty is absent, so that `kubectl describe` fits on a screen."""
+    stored: dict[str, Any] = _without_empty(status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    return stored
+
+
+def _without_empty(value: Any) -> Any:
+    """The value without empty texts, lists and objects in it; numbers and truth values stay."""
+    if isinstance(value, dict):
+        kept = {name: _without_empty(part) for name, part in value.items()}
+        return {name: part for name, part in kept.items() if part not in ("", [], {})}
+    return [_without_empty(part) for part in value] if isinstance(value, list) else value
 
 
 def _goodput(situation: Situation, status: TrainingRunStatus, outcome: Outcome) -> GoodputStatus:

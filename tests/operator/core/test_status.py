@@ -130,7 +130,7 @@ def test_progress_is_written_at_most_once_a_minute(age, step):
 
 def test_another_attempts_progress_is_not_taken_over():
     """An answer that came late."""
-    assert "step" not in decide(running(progress=make_progress(attempt=3))).status["progress"]
+    assert "progress" not in decide(running(progress=make_progress(attempt=3))).status
 
 
 def test_phase_and_message_come_from_one_table():
@@ -156,3 +156,12 @@ def test_a_program_that_reports_nothing_has_no_watch_limits():
     """Unknown is shown as unknown."""
     decision = decide(running(progress=make_progress(attempt=9)))
     assert (decision.watch.step_age_limit_seconds, decision.watch.phase) == (None, "")
+
+
+def test_what_is_empty_is_absent():
+    """A fresh run's description fits on a screen; zeros and truth values are facts and stay."""
+    status = decide(idle()).status
+    attempt = status["attempts"][0]
+    assert not {"ledgers", "nodes", "progress", "checkpoint"} & set(status)
+    assert not {"excluded", "restartToken", "nodes", "message"} & set(attempt)
+    assert (status["restarts"], attempt["isQueued"], attempt["number"]) == (0, False, 0)
