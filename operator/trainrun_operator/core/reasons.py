@@ -119,7 +119,7 @@ ATTEMPT_STARTED = _outcome(
     "Reconciling",
     "Normal",
     "starting",
-    "Attempt {attempt} starts on {replicas} workers, {why}.",
+    "Attempt {attempt} starts on {workers}, {why}.",
     meaning="A new attempt is on record and its job is about to be created.",
     todo="Nothing.",
 )

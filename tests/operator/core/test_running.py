@@ -62,10 +62,11 @@ def test_a_job_of_that_name_with_another_owner_is_waited_for():
     ("refusal", "creates"),
     [
         (Refusal(0, "exceeded quota.", ago(59)), False),
+        (Refusal(0, "exceeded quota", ago(59)), False),
         (Refusal(0, "exceeded quota.", ago(60)), True),
         (Refusal(3, "exceeded quota.", ago(1)), True),
     ],
-    ids=["just now", "a minute ago", "another attempt's"],
+    ids=["just now", "just now, no full stop", "a minute ago", "another attempt's"],
 )
 def test_a_refused_job_is_told_and_asked_for_again(refusal, creates):
     """The cluster's own words stand in the message; every minute the question is repeated."""
@@ -73,7 +74,7 @@ def test_a_refused_job_is_told_and_asked_for_again(refusal, creates):
     assert bool(actions(decision, CreateJob)) == creates
     if not creates:
         assert (decision.reason, decision.next_wake) == ("CreationRefused", ago(-1))
-        assert "exceeded quota." in decision.message
+        assert "exceeded quota. It is asked again" in decision.message
 
 
 # -- capacity -------------------------------------------------------------------------------------------

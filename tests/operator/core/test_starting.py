@@ -35,6 +35,13 @@ def test_the_first_attempt_is_number_0():
     assert decision.status["selector"] == "trainrun.dev/run=a"
 
 
+@pytest.mark.parametrize(("replicas", "words"), [(1, "on 1 worker,"), (2, "on 2 workers,")])
+def test_a_start_is_told_with_its_workers(replicas, words):
+    """In English."""
+    spec = make_spec(workers={"replicas": replicas, "devicesPerWorker": 1, "accelerator": "cpu"})
+    assert words in decide(idle(spec=spec)).message
+
+
 @pytest.mark.parametrize(
     ("history", "jobs", "number"),
     [

@@ -32,7 +32,8 @@ def job_missing(situation: Situation) -> Choice | None:
     if refusal is not None and refusal.attempt == attempt.number:
         again_at = refusal.at + timedelta(seconds=REFUSED_RETRY_SECONDS)
         if situation.now < again_at:
-            facts = {"attempt": attempt.number, "error": refusal.message}
+            error = refusal.message if refusal.message.endswith(".") else f"{refusal.message}."
+            facts = {"attempt": attempt.number, "error": error}
             return Choice(reasons.CREATION_REFUSED, facts, wake=again_at)
     create = CreateJob(attempt.number, situation.replicas, tuple(attempt.excluded))
     wake = situation.now + timedelta(seconds=CREATED_SEEN_SECONDS)

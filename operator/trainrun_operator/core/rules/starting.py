@@ -54,6 +54,7 @@ def attempt_starts(situation: Situation) -> Choice:
         excluded += nodes.replay_exclusions(last.nodes, excluded, situation.observed.nodes, replicas)
     status, attempt = attempts.started(situation, excluded)
     why = "the first of this run" if last is None else f"after {last.cause} of attempt {last.number}"
-    facts = {"attempt": attempt.number, "replicas": replicas, "why": why}
+    workers = f"{replicas} worker" + ("s" if replicas > 1 else "")
+    facts = {"attempt": attempt.number, "workers": workers, "why": why}
     create = CreateJob(attempt.number, replicas, excluded)
     return Choice(reasons.ATTEMPT_STARTED, facts, status, (create,), wake=situation.now)
