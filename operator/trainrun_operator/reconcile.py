@@ -8,7 +8,7 @@ from typing import Any, Literal
 from trainrun_operator.act import describe, perform, write_status
 from trainrun_operator.cluster import Cluster, Key
 from trainrun_operator.core.decide import decide
-from trainrun_operator.core.decision import Decision, RecordEvent
+from trainrun_operator.core.decision import CreateJob, Decision, RecordEvent
 from trainrun_operator.core.observed import Observed, Refusal
 from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.core.times import to_text
@@ -51,7 +51,10 @@ def reconcile(
             outcome = "done" if perform(cluster, run, action, agent_image) else "unchanged"
         except Refused as refused:
             outcome = "refused"
-            senses.note_refusal(key, Refusal(decision.status["attempt"], str(refused), observed.now))
+            if isinstance(action, CreateJob):
+                senses.note_refusal(key, Refusal(action.attempt, str(refused), observed.now))
+            if senses.is_new_trouble(key, str(refused)):
+                journal(_line(observed, decision, "error", type(action).__name__, str(refused)))
         finally:
             observe_action(type(action).__name__, outcome)
         if outcome == "done" and not isinstance(action, RecordEvent):  # an Event repeats the decision's line

@@ -18,6 +18,9 @@ from trainrun_operator.core.observed import AgentFacts, ProgressFacts, Refusal
 SAME_ROUND = timedelta(seconds=1)
 """Answers within this time belong to one round of questions."""
 
+TROUBLES_KEPT = 50
+"""Different refusals that are told of one run; a sentence that changes each time must not fill the log."""
+
 
 @dataclass
 class Senses:
@@ -27,6 +30,7 @@ class Senses:
     outage_memory_seconds: float
     _progress: dict[Key, ProgressFacts] = field(default_factory=dict)
     _refusals: dict[Key, Refusal] = field(default_factory=dict)
+    _troubles: dict[Key, set[str]] = field(default_factory=dict)
     _outage_since: datetime | None = None
     _reachable_since: datetime | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -57,6 +61,15 @@ class Senses:
         with self._lock:
             return self._refusals.get(key)
 
+    def is_new_trouble(self, key: Key, text: str) -> bool:
+        """Whether nobody has been told that of the run yet; a refused deletion is refused again in every pass."""
+        with self._lock:
+            told = self._troubles.setdefault(key, set())
+            if text in told or len(told) >= TROUBLES_KEPT:
+                return False
+            told.add(text)
+            return True
+
     def note_api(self, now: datetime, *, is_reachable: bool) -> None:
         """The API server answered, or did not."""
         with self._lock:
@@ -78,6 +91,7 @@ class Senses:
         with self._lock:
             self._progress.pop(key, None)
             self._refusals.pop(key, None)
+            self._troubles.pop(key, None)
 
     def _with_answer(self, known: ProgressFacts, index: int, answer: ProgressAnswer, now: datetime) -> ProgressFacts:
         agents = dict(known.agents)

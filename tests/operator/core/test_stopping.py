@@ -118,10 +118,12 @@ def test_a_pod_that_still_saves_is_waited_for():
 
 
 def test_leaving_a_marked_node_excludes_it():
-    """The next attempt goes elsewhere although the label may vanish."""
-    observed = stopping("NodeMarked", jobs=(), pods=(make_pod(1),), seconds=150)
-    observed = replace(observed, nodes=make_nodes(NodeFacts("n1", mark="Unschedulable")))
-    assert decide(observed).status["nodes"]["excluded"] == ["n1"]
+    """The next attempt goes elsewhere although the label may vanish; the pods' ends do not hide it."""
+    observed = running(nodes=make_nodes(NodeFacts("n1", mark="Unschedulable")))
+    asked = decide(observed)
+    assert (asked.rule, asked.status["nodes"]["excluded"]) == ("stop_wanted", ["n1"])
+    left = applied(observed, asked, jobs=(), pods=(ended_pod(0, 10, words(10)), ended_pod(1, 10, words(10))))
+    assert decide(left).status["nodes"]["excluded"] == ["n1"]
 
 
 def test_suspension_and_resumption_are_two_attempts():

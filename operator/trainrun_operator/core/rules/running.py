@@ -28,16 +28,18 @@ def job_missing(situation: Situation) -> Choice | None:
     foreign = [j.name for j in situation.observed.jobs if j.name == attempt.job]
     if foreign:
         return Choice(reasons.PREVIOUS_RUN_TERMINATING, {"leftovers": f"job {foreign[0]}"})
-    refusal = situation.observed.refusal
-    if refusal is not None and refusal.attempt == attempt.number:
-        again_at = refusal.at + timedelta(seconds=REFUSED_RETRY_SECONDS)
-        if situation.now < again_at:
-            error = refusal.message if refusal.message.endswith(".") else f"{refusal.message}."
-            facts = {"attempt": attempt.number, "error": error}
-            return Choice(reasons.CREATION_REFUSED, facts, wake=again_at)
     create = CreateJob(attempt.number, situation.replicas, tuple(attempt.excluded))
-    wake = situation.now + timedelta(seconds=CREATED_SEEN_SECONDS)
-    return Choice(reasons.STARTING, {"attempt": attempt.number}, actions=(create,), wake=wake)
+    seen_at = situation.now + timedelta(seconds=CREATED_SEEN_SECONDS)
+    refusal = situation.observed.refusal
+    if refusal is None or refusal.attempt != attempt.number:
+        return Choice(reasons.STARTING, {"attempt": attempt.number}, actions=(create,), wake=seen_at)
+    error = refusal.message if refusal.message.endswith(".") else f"{refusal.message}."
+    facts = {"attempt": attempt.number, "error": error}
+    again_at = refusal.at + timedelta(seconds=REFUSED_RETRY_SECONDS)
+    if situation.now < again_at:
+        return Choice(reasons.CREATION_REFUSED, facts, wake=again_at)
+    # asked again, and refused until we know better: a condition that comes and goes would look like news
+    return Choice(reasons.CREATION_REFUSED, facts, actions=(create,), wake=seen_at)
 
 
 def gang_incomplete(situation: Situation) -> Choice | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from trainrun_operator.core import attempts, nodes, reasons
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import CreateJob
 from trainrun_operator.core.failure_policy import CAUSES
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
+
+RIVAL_SECONDS = 15.0
+"""The other run's end is no event of this one, so it is looked for this often."""
 
 
 def run_suspended(situation: Situation) -> Choice | None:
@@ -32,7 +37,8 @@ def checkpoint_path_in_use(situation: Situation) -> Choice | None:
     rival = situation.observed.rival
     if rival is None:
         return None
-    return Choice(reasons.CHECKPOINT_PATH_IN_USE, {"rival": f"{rival.namespace}/{rival.name}"})
+    wake = situation.now + timedelta(seconds=RIVAL_SECONDS)
+    return Choice(reasons.CHECKPOINT_PATH_IN_USE, {"rival": f"{rival.namespace}/{rival.name}"}, wake=wake)
 
 
 def restart_delayed(situation: Situation) -> Choice | None:

@@ -28,8 +28,6 @@ def stop_done(situation: Situation) -> Choice | None:
         return None
     stop = attempt.stop
     status = attempts.ended(situation, stop.reason, "Stopped as wanted.", stop.message)
-    if stop.reason == "NodeMarked":
-        status = nodes.with_excluded(status, tuple(sorted(nodes.judge(situation).marked)))
     facts = {"attempt": attempt.number, "cause": stop.reason, "why": stop.message}
     return Choice(reasons.ATTEMPT_STOPPED, facts, status, wake=situation.now)
 
@@ -60,6 +58,8 @@ def stop_wanted(situation: Situation) -> Choice | None:
         return None
     reason, message = wanted
     status = attempts.stop_requested(situation, reason, message)
+    if reason == "NodeMarked":  # now: when its pods have ended nobody can tell any more which nodes were marked
+        status = nodes.with_excluded(status, tuple(sorted(nodes.judge(situation).marked)))
     grace = situation.spec.termination_grace_period_seconds
     wake = situation.now + timedelta(seconds=grace + STOP_PATIENCE_SECONDS)
     facts = {"attempt": situation.current.number, "why": message}
