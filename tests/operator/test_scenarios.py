@@ -307,3 +307,39 @@ def test_everything_lost_but_the_objects_changes_nothing(sim):
         sim.run(20)
         sim.operators[0] = sim._start()
     assert causes(sim.finish(key)) == ["Done"]
+
+
+def test_a_save_stop_costs_what_it_takes_and_no_more(sim):
+    """Saved at the last step: nothing was lost and nothing had to be detected."""
+    key = sim.world.add_run("a")
+    at_step(sim, key, 15)
+    sim.world.edit_run(key, restartToken="again")
+    seconds = sim.finish(key)["goodput"]["secondsByClass"]
+    assert causes(sim.world.status(key)) == ["RestartRequested", "Done"]
+    assert not {"lost", "detecting"} & set(seconds)
+
+
+def test_a_refused_deletion_is_told_once(sim):
+    """Whoever took the right away finds it in the log, and the log is not filled with it."""
+
+    def refuse(call: str) -> None:
+        if call == "delete_job":
+            raise Refused("delete pytorchjobs: forbidden")
+
+    sim.cluster.before = refuse
+    key = sim.world.add_run("a")
+    at_step(sim, key, 15)
+    sim.world.fail_pod(sim.world.pods(key)[1], 30)
+    sim.finish(key)
+    told = [line for line in sim.journal if line["type"] == "error"]
+    assert [(line["reason"], line["message"]) for line in told] == [("StopJob", "delete pytorchjobs: forbidden")]
+
+
+def test_the_younger_of_two_runs_on_one_path_starts_when_the_older_is_over(sim):
+    """Soon, although nothing happens to it."""
+    older = sim.world.add_run("a")
+    sim.run(5)
+    younger = sim.world.add_run("b", checkpoint={"path": "/checkpoints/a", "interval": 10})
+    sim.finish(older)
+    sim.run(20)
+    assert sim.world.status(younger)["phase"] != "Stalled"
