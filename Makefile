@@ -50,9 +50,10 @@ generate: setup ## write crds/, the generated pages of docs/, and the roles of c
 verify: generate ## fail if a generated file is not current
 	git diff --exit-code -- crds docs charts deploy
 
-bench: setup ## recovery and trainer speed; JSON under build/bench
+bench: setup ## recovery, trainer speed, control loop; JSON under build/bench
 	$(BIN)/python bench/recovery.py
 	$(BIN)/python bench/trainer_speed.py
+	$(BIN)/python bench/control_loop.py
 
 dev-cluster: setup ## a real control plane with fake nodes and the operator, to try things by hand; Ctrl-C ends it
 	@$(BIN)/python -m tests.controlplane.dev_cluster
