@@ -86,6 +86,10 @@ class Cluster(Protocol):
         """Pods that carry the run's label."""
         ...
 
+    def refresh_pods(self, run: Key) -> None:
+        """Have `list_pods` show what is there now: watches may lag behind what was read live."""
+        ...
+
     def departed_pods(self, run: Key) -> list[Object]:
         """Last sight of the run's pods that were deleted in the last 10 minutes: evidence outlives pods."""
         ...

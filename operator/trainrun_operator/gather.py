@@ -46,6 +46,9 @@ class Gatherer:
         facts = self._run_facts(run)
         jobs = self._jobs(key, facts)
         pods = self._pods(key, facts, jobs)
+        if _lacks_words(facts, jobs, pods):
+            self._cluster.refresh_pods(key)
+            pods = self._pods(key, facts, jobs)
         now = self._clock.now()
         jobs = self._with_warning(key, facts, jobs, pods, now)
         last = facts.status.attempts[-1] if facts.status.attempts else None
@@ -147,6 +150,15 @@ class Gatherer:
         if first is None or first[:2] > mine:
             return None
         return Rival(first[2]["metadata"]["namespace"], first[2]["metadata"]["name"])
+
+
+def _lacks_words(run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts, ...]) -> bool:
+    """Whether the open attempt's job, read live, is over and no pod is known to have ended: the watch lags behind."""
+    attempt = open_attempt(run.status)
+    if attempt is None:
+        return False
+    is_over = any(job.name == attempt.job and (job.has_failed or job.has_succeeded) for job in jobs)
+    return is_over and not any(pod.attempt == attempt.number and pod.has_ended for pod in pods)
 
 
 def _reference(run: Key, job: JobFacts) -> Object:

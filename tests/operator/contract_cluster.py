@@ -196,3 +196,10 @@ class ClusterContract:
         """Words are asked for only where pods are missing."""
         _, run = self.run(subject)
         assert subject.cluster.job_warning(self.job(subject, run)) == ""
+
+    def test_pods_may_be_listed_anew(self, subject: Subject) -> None:
+        """What the API server has now, whatever the watches have shown."""
+        key, run = self.run(subject)
+        self.job(subject, run)
+        subject.cluster.refresh_pods(key)
+        assert len(subject.cluster.list_pods(key)) == 1

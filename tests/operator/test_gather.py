@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Key
@@ -33,3 +35,40 @@ def test_missing_pods_are_asked_about_when_they_are_late(seconds: int, warning: 
     gathered = gatherer(cluster, clock).gather(Key(key.namespace, key.name))
     assert gathered is not None
     assert [job.warning for job in gathered.observed.jobs] == [warning]
+
+
+@pytest.mark.parametrize("condition", ["Failed", "Succeeded"])
+def test_pods_are_listed_anew_when_their_job_is_over_without_their_word(condition: str) -> None:
+    """The job is read live, pods come by a watch that may be behind: what they said must not be missed."""
+    clock = FakeClock()
+    cluster = FakeCluster(clock)
+    world = World(clock, cluster)
+    world.add_node("n0")
+    key = world.add_run("a")
+    run = cluster.get_run(key)
+    assert run is not None
+    attempt = {"number": 0, "job": "a-a0", "replicas": 2, "startedAt": clock.now().isoformat()}
+    run = cluster.replace_run_status({**run, "status": {"attempts": [attempt]}})
+    cluster.create_job(render(run, 0, (), 2))
+    world.jobs.reconcile_all()
+    pods = cluster.list_pods(key)
+    calls: list[str] = []
+    cluster.before = calls.append
+
+    def hidden(run: Key) -> list[dict[str, Any]]:
+        return pods if "refresh_pods" in calls else []
+
+    cluster.list_pods = hidden  # type: ignore[method-assign]
+    assert len(gather(cluster, clock, key)) == 0
+    assert "refresh_pods" not in calls
+    stored = cluster.store.get("PyTorchJob", Key(key.namespace, "a-a0"))
+    assert stored is not None
+    cluster.store.replace_status({**stored, "status": {"conditions": [{"type": condition, "status": "True"}]}})
+    assert len(gather(cluster, clock, key)) == 2
+
+
+def gather(cluster: FakeCluster, clock: Clock, key: Key) -> tuple[object, ...]:
+    """The pods of one pass."""
+    gathered = gatherer(cluster, clock).gather(key)
+    assert gathered is not None
+    return gathered.observed.pods

@@ -120,6 +120,12 @@ class KubeCluster:
                     self.cache.put("Node", node)
         return pods
 
+    def refresh_pods(self, run: Key) -> None:
+        """A live list of the run's pods into the cache."""
+        for page in self._client.pages("Pod", run.namespace, f"{Label.RUN}={run.name}"):
+            for pod in page["items"]:
+                self.cache.put("Pod", pod)
+
     def departed_pods(self, run: Key) -> list[Object]:
         """Last sight of pods that went in the last 10 minutes."""
         return self.cache.departed(run)

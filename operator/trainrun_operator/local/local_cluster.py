@@ -198,6 +198,9 @@ class LocalCluster:
         """Pods with the run's label."""
         return self._store.list("Pod", {Label.RUN: run.name}, namespace=run.namespace)
 
+    def refresh_pods(self, run: Key) -> None:
+        """Lists are live here."""
+
     def departed_pods(self, run: Key) -> list[Object]:
         """Last sight of pods deleted in the last 10 minutes."""
         oldest = time.monotonic() - EVIDENCE_SECONDS

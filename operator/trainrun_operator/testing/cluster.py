@@ -103,6 +103,10 @@ class FakeCluster:
         self.before("list_pods")
         return self.store.list("Pod", {Label.RUN: run.name}, namespace=run.namespace)
 
+    def refresh_pods(self, run: Key) -> None:
+        """Lists are live here."""
+        self.before("refresh_pods")
+
     def departed_pods(self, run: Key) -> list[Object]:
         """Last sight of pods that went in the last 10 minutes."""
         self.before("departed_pods")

@@ -134,7 +134,7 @@ def test_another_attempts_progress_is_not_taken_over():
 
 
 def test_a_status_holds_nothing_that_says_nothing():
-    """Empty lists, noes and zeros of an attempt would bury what matters; a reader takes them as they usually are."""
+    """Empty lists, denials and zeros of an attempt would bury what matters; a reader takes them as they usually are."""
     status = decide(running()).status
     assert (status["restarts"], "ledgers" in status, "nodes" in status) == (0, False, False)
     assert [v for v in status["attempts"][-1].values() if v == [] or v == "" or v is False] == []
