@@ -148,7 +148,7 @@ def count_calls(stage: Stage) -> dict[str, dict[str, float]]:
     counts: dict[str, dict[str, float]] = {}
     with Proxy(stage.plane) as proxy, stage.operator(through=proxy):
         counts["start of the operator"] = taken(proxy)
-        stage.create_run("a")
+        stage.create_run("a", {"spec": {"config": {"total_steps": 100_000}}})  # longer than all that follows
         pods = stage.wait_running("a", 0)
         stage.wait_reason("a", "Running")
         counts["a run's first attempt, until it trains"] = taken(proxy)

@@ -1,7 +1,7 @@
 """`python -m trainrun_operator`: the operator in a cluster.
 
 It puts the parts together and lets kopf run the watches until SIGTERM. Runs go on without it. Exit codes: 0 asked to
-stop, 1 it cannot work (one sentence on stderr), 3 another operator leads now.
+stop, 1 it cannot work (one sentence on stderr), 3 another operator leads now, 4 the watches hang: start it again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from trainrun_operator.settings import Settings
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 EXIT_LEASE_LOST = 3
+EXIT_WATCHES_HUNG = 4
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -137,7 +138,11 @@ async def _watch(cluster: KubeCluster, refresher: Refresher, namespace: str) -> 
             namespaces=[namespace] if namespace else [],
         )
 
-    await handlers.watch(run_kopf, refresher.soon)
+    try:
+        await handlers.watch(run_kopf, refresher.soon)
+    except handlers.WatchesHung as hung:  # the loop would wait for kopf's tasks for ever
+        print(f"trainrun-operator: {hung}", file=sys.stderr, flush=True)
+        os._exit(EXIT_WATCHES_HUNG)
 
 
 def _own_namespace() -> str:

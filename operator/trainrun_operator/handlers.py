@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -34,25 +34,71 @@ EXIT_SECONDS = 20.0
 """Below the pod's grace period of 30 s."""
 BEGIN_ANEW_SECONDS = (1.0, 2.0, 5.0, 10.0)
 """Waits before the watches begin anew after kopf gave up; the last one is repeated. Meanwhile passes go on."""
+HUNG_SECONDS = 5.0
+"""kopf ends in moments when it has given up, or never."""
+ERROR_BACKOFFS = (1.0, 1.0, 2.0, 3.0, 5.0)
 
 log = logging.getLogger(__name__)
 
 
-async def watch(run_kopf: Callable[[], Awaitable[None]], on_cut: Callable[[], None]) -> None:
+class WatchesHung(Exception):
+    """kopf has given up and does not end: only a new process can watch again."""
+
+
+class Backoffs:
+    """Waits between the tries of a request, without end: kopf would give up for good after a minute's outage."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain(ERROR_BACKOFFS, itertools.repeat(ERROR_BACKOFFS[-1]))
+
+
+class _Failures(logging.Handler):
+    """Sets an event when one of kopf's eternal tasks has failed; its log is the only place where it says so at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(logging.ERROR)
+        self._loop = loop
+        self.seen = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called for every error line of the reactor."""
+        if record.exc_info and " has failed: " in record.getMessage():
+            self._loop.call_soon_threadsafe(self.seen.set)
+
+
+async def watch(run_kopf: Callable[[], Coroutine[Any, Any, None]], on_cut: Callable[[], None]) -> None:
     """Keep the watches going until kopf is asked to stop.
 
-    kopf gives up for good on any answer that it does not expect (a 410 or 401 to a watch, an outage longer than its
-    retries): a new process would be the remedy, but nothing of ours is wrong. `on_cut` is called before it begins anew.
+    kopf gives up for good on any answer that it does not expect (a 410 or 400 to a watch): a new process would be the
+    remedy, but nothing of ours is wrong. `on_cut` is called before it begins anew. Raises WatchesHung.
     """
     waits = itertools.chain(BEGIN_ANEW_SECONDS, itertools.repeat(BEGIN_ANEW_SECONDS[-1]))
     while True:
-        try:
-            return await run_kopf()
-        except Exception as error:
-            wait = next(waits)
-            log.warning("the watches have failed and begin anew in %.0f s: %s", wait, str(error)[:500])
+        error = await _life(run_kopf)
+        if error is None:
+            return
+        wait = next(waits)
+        log.warning("the watches have failed and begin anew in %.0f s: %s", wait, str(error)[:500])
         await asyncio.sleep(wait)
         on_cut()
+
+
+async def _life(run_kopf: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
+    """Run kopf until it ends; the error that ended it, or None after a stop that was wanted."""
+    failures = _Failures(asyncio.get_running_loop())
+    reactor = logging.getLogger("kopf._core.reactor")
+    reactor.addHandler(failures)
+    seen = asyncio.ensure_future(failures.seen.wait())
+    life = asyncio.ensure_future(run_kopf())
+    try:
+        await asyncio.wait({life, seen}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({life}, timeout=HUNG_SECONDS if seen.done() else None)
+        if not life.done():
+            raise WatchesHung("kopf has given up its watches and does not end; a new process is needed")
+        return life.exception()
+    finally:
+        reactor.removeHandler(failures)
+        seen.cancel()
 
 
 def registry(
@@ -78,6 +124,7 @@ def settings(*, is_namespaced: bool) -> kopf.OperatorSettings:
     chosen.watching.connect_timeout = REQUEST_SECONDS
     chosen.watching.chunk_size = LIST_CHUNK
     chosen.networking.request_timeout = REQUEST_SECONDS
+    chosen.networking.error_backoffs = Backoffs()
     chosen.process.ultimate_exiting_timeout = EXIT_SECONDS
     for kind, label in WATCHED.items():
         if label:

@@ -19,6 +19,7 @@ from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
 from trainrun_operator.testing.cluster import OperatorKilled
 
+from tests.controlplane.operator_process import KeptAlive
 from tests.controlplane.proxy import Call, Fault, Proxy
 from tests.controlplane.rights import OPERATOR_USER, OWN_NAMESPACE
 from tests.controlplane.stage import Stage
@@ -89,36 +90,17 @@ class DyingOperator:
             self.errors.append(f"{line['message']} {line.get('where', '')}")
 
 
-class KilledProcess:
-    """`python -m trainrun_operator` behind a proxy that kills it after every write; somebody always starts it again."""
+@contextmanager
+def killed_process(stage: Stage, proxy: Proxy) -> Iterator[KeptAlive]:
+    """`python -m trainrun_operator` behind a proxy that kills it after every write; a kubelet starts it again."""
+    operator = stage.new_operator("killed", through=proxy)
 
-    def __init__(self, stage: Stage, proxy: Proxy) -> None:
-        self._operator = stage.new_operator("killed", through=proxy)
-        self._proxy = proxy
-        self._stopping = threading.Event()
-        self.deaths = 0
-
-    @contextmanager
-    def running(self) -> Iterator[KilledProcess]:
-        """While the block lasts."""
-        self._proxy.on_call = self._kill
-        with self._operator.process:
-            thread = threading.Thread(target=self._restart, name="restarts")
-            thread.start()
-            try:
-                yield self
-            finally:
-                self._stopping.set()
-                thread.join()
-
-    def _kill(self, call: Call) -> Fault | None:
+    def kill(call: Call) -> Fault | None:
         if not call.is_write:
             return None
-        pid = self._operator.process.pid
+        pid = operator.process.pid
         return Fault("after", then=lambda: os.kill(pid, signal.SIGKILL))
 
-    def _restart(self) -> None:
-        while not self._stopping.wait(TURN_SECONDS):
-            if self._operator.process.has_ended():
-                self.deaths += 1
-                self._operator.process.start()
+    proxy.on_call = kill
+    with KeptAlive(operator).running() as kept:
+        yield kept

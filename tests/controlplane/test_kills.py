@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.controlplane.dying import DyingOperator, KilledProcess
+from tests.controlplane.dying import DyingOperator, killed_process
 from tests.controlplane.pods import said
 from tests.controlplane.proxy import Proxy
 from tests.controlplane.stage import Stage
@@ -27,7 +27,7 @@ def test_an_operator_that_dies_after_every_write_tells_the_same_story(stage: Sta
 
 def test_a_process_that_is_killed_after_every_write_tells_the_same_story(stage: Stage) -> None:
     """SIGKILL before it hears that the write was done; the next process starts from nothing."""
-    with Proxy(stage.plane) as proxy, KilledProcess(stage, proxy).running() as operator:
+    with Proxy(stage.plane) as proxy, killed_process(stage, proxy) as operator:
         fails_and_goes_on(stage)
     assert operator.deaths >= FEWEST_WRITES
 

@@ -216,12 +216,12 @@ def _job_of(observed: Observed, attempt: AttemptStatus | None) -> JobFacts | Non
 
 
 def _pods_of(observed: Observed, attempt: AttemptStatus | None, job: JobFacts | None) -> tuple[PodFacts, ...]:
-    """Pods of the attempt's job since a queue last admitted it; older ones were taken by the queue.
+    """Pods of the attempt's job since a queue last admitted it; older ones, and all while it waits, are the queue's.
 
     Without a queue all pods count: training-operator writes startTime after it has created the first ones.
     """
-    if attempt is None:
-        return ()
+    if attempt is None or (job is not None and job.is_suspended):
+        return ()  # whatever ends now, the queue ends
     queued_at = from_text(attempt.last_queued_at)
     since = [queued_at, job.started_at if job and queued_at else None]
     floor = max((m.replace(microsecond=0) for m in since if m is not None), default=None)

@@ -167,6 +167,14 @@ def test_readmission_keeps_the_attempt_and_starts_its_clocks_anew():
     assert decision.next_wake == ago(9 - 1800)
 
 
+def test_pods_that_end_while_the_queue_holds_the_job_are_no_failure():
+    """training-operator may be late: it makes pods, or ends them, after the queue has suspended the job."""
+    pods = (ended_pod(0, 10, words(10), created_at=ago(1)), make_pod(1, created_at=ago(1)))
+    queued = make_attempt(is_queued=True, last_queued_at=to_text(ago(5)))
+    decision = decide(running(attempt=queued, jobs=(make_job(is_suspended=True),), pods=pods))
+    assert decision.rule == "job_queued"
+
+
 @pytest.mark.parametrize("is_departed", [False, True], ids=["leaving", "gone"])
 def test_pods_that_a_queue_took_in_the_second_in_which_they_were_made_are_no_failure(is_departed):
     """Creation times have whole seconds: of that second's pods the deleted ones are of the time before."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 from typing import Any
 
 import pytest
@@ -74,3 +76,29 @@ def test_watches_that_failed_begin_anew() -> None:
 
     asyncio.run(told())
     assert (outcomes, len(cuts)) == ([], 2)
+
+
+def test_watches_that_hang_need_a_new_process() -> None:
+    """kopf says in its log that a task has failed, and never ends."""
+
+    async def run_kopf() -> None:
+        try:
+            raise RuntimeError("410: Expired")
+        except RuntimeError as error:
+            logging.getLogger("kopf._core.reactor.running").exception(f"Watcher for pods has failed: {error}")
+        await asyncio.Event().wait()
+
+    async def told() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(handlers, "HUNG_SECONDS", 0.01)
+            with pytest.raises(handlers.WatchesHung, match="new process"):
+                await handlers.watch(run_kopf, lambda: None)
+
+    asyncio.run(told())
+
+
+def test_requests_of_watches_are_repeated_without_end() -> None:
+    """An outage is no reason to give up; the same waits for each request."""
+    backoffs = handlers.settings(is_namespaced=True).networking.error_backoffs
+    for _ in range(2):
+        assert list(itertools.islice(iter(backoffs), 7)) == [1.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0]
