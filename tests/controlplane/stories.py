@@ -153,6 +153,7 @@ def waits_in_a_queue(stage: Stage) -> None:
         stage.trainers.finish(first)
         stage.wait_status("a", phase="Succeeded")
         stage.wait_running("b", 0)
+        stage.wait_reason("b", "Running")  # what was never seen to run is Queued still, not Preempted
         queue.slots = 0
         stage.wait_reason("b", "Preempted")
         wait_for(lambda: stage.pods("b") == [], "the pods to be gone")
