@@ -26,7 +26,7 @@ demo: setup ## two runs on real text, one with three faults; proves them equal b
 test: setup ## all layers, with the time of each
 	$(BIN)/python tests/run_layers.py
 
-test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane
+test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane nodes
 	$(BIN)/python tests/run_layers.py $*
 
 lint: setup ## ruff, import contracts, spelling
@@ -39,9 +39,9 @@ fmt: setup ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: setup ## mypy --strict, the control-plane harness included
+types: setup ## mypy --strict, the harnesses of control plane and nodes included
 	$(BIN)/mypy
-	$(BIN)/mypy tests/controlplane/*.py
+	$(BIN)/mypy tests/controlplane/*.py tests/nodes/*.py
 
 generate: setup ## write crds/, the generated pages of docs/, and the roles of charts/ and deploy/
 	$(BIN)/python -m trainrun_api.generate
