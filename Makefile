@@ -57,6 +57,9 @@ bench: setup ## recovery and trainer speed; JSON under build/bench
 dev-cluster: setup ## a real control plane with fake nodes and the operator, to try things by hand; Ctrl-C ends it
 	@$(BIN)/python -m tests.controlplane.dev_cluster
 
+demo-cluster: setup ## real nodes, one of which vanishes under a run, told live (root; its first time takes 20 minutes)
+	@$(BIN)/python -m tests.nodes.demo
+
 agent: setup ## build/agent.pyz: the agent for images that are not ours, one file for any Python from 3.9
 	$(BIN)/python -m trainrun_trainer.agent.bundle build/agent.pyz
 
@@ -74,4 +77,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench dev-cluster agent lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench dev-cluster demo-cluster agent lock clean clean-cache

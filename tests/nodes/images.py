@@ -28,6 +28,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BASE_PACKAGES = "python3,python3-pip,ca-certificates"
 NOT_NEEDED = ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale")
 BUILD_SECONDS = 1800
+STORAGE = IMAGES / "buildah" / "storage"
 EPOCH = 1_600_000_000
 """Time of every file that is copied into an image: a fresh checkout shall meet the layers of an older one."""
 
@@ -81,7 +82,7 @@ class Buildah:
         self._folder = folder
         folder.mkdir(exist_ok=True)
         storage, containers = folder / "storage.conf", folder / "containers.conf"
-        storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n')
+        storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{STORAGE}"\nrunroot = "{folder}/run"\n')
         containers.write_text(
             '[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "file"\nruntime = "runc"\n'
         )
@@ -114,10 +115,6 @@ class Buildah:
         self.run(
             "bud", "--layers", "--network=host", "--runtime=runc", *mounts, f"--tag={tag}", *arguments, str(context)
         )
-
-    def push(self, tag: str, layout: Path) -> None:
-        """Into an OCI layout; layers that are in it already are not written again."""
-        self.run("push", "--quiet", "--disable-compression", tag, f"oci:{layout}:image")
 
 
 def _index() -> str:

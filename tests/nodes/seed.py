@@ -7,15 +7,13 @@ copied. A new image brings only the layers that are not there yet.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import tarfile
-import tempfile
 from pathlib import Path
 
 from tests.controlplane.processes import Process
-from tests.nodes.images import Buildah, Images, told
+from tests.nodes.images import STORAGE, Images, told
+from tests.nodes.layers import Storage
 from tests.nodes.machine import IMAGES, RUN, call
 
 NAMESPACE = "k8s.io"
@@ -36,6 +34,8 @@ class Seed:
         wanted = sorted(images)
         if self._list.exists() and json.loads(self._list.read_text()) == wanted:
             return
+        if not self._list.exists() and self._root.exists():
+            shutil.rmtree(self._root)  # somebody was interrupted: an image may be there that was not unpacked
         self._root.mkdir(parents=True, exist_ok=True)
         self._list.unlink(missing_ok=True)
         with told("the nodes' store of images"):
@@ -63,41 +63,19 @@ class Seed:
         with Process("seed-containerd", command, self._folder) as containerd:
             containerd.wait_until(lambda: bool(call(*ctr, "version", quiet=True).count("Server:")), "ready")
             present = call(*ctr, "images", "list", "--quiet").split()
-            for name in present:
-                if name not in wanted:
-                    call(*ctr, "images", "remove", "--sync", name)
             for name in wanted:
                 if name not in present:
                     self._import(name, ctr)
+            for name in present:  # last: until then they keep the layers that the new ones share with them
+                if name not in wanted:
+                    call(*ctr, "images", "remove", "--sync", name)
 
     def _import(self, name: str, ctr: tuple[str, ...]) -> None:
-        with tempfile.TemporaryDirectory(prefix="build-", dir=IMAGES) as folder:
-            layout = Path(folder) / "layout"
-            known = self._lay_out_known(layout)
-            Buildah(IMAGES / "buildah").push(name, layout)
-            index = json.loads((layout / "index.json").read_text())
-            index["manifests"][0]["annotations"] = {"io.containerd.image.name": name}
-            (layout / "index.json").write_text(json.dumps(index))
-            files = [path for path in sorted(layout.rglob("*")) if path.is_file() and path.name not in known]
-            _send(layout, files, [*ctr, "images", "import", "-"])
-
-    def _lay_out_known(self, layout: Path) -> set[str]:
-        """Begin an OCI layout with the blobs that containerd has, so that they are not written again."""
-        blobs = layout / "blobs" / "sha256"
-        blobs.mkdir(parents=True)
-        (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
         known = {blob.name for blob in (self._root / BLOBS).glob("*")}
-        for name in known:
-            os.link(self._root / BLOBS / name, blobs / name)
-        return known
-
-
-def _send(folder: Path, files: list[Path], command: list[str]) -> None:
-    """Pipe an archive of the files into the command."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
-        assert reader.stdin is not None
-        with tarfile.open(fileobj=reader.stdin, mode="w|") as tar:
-            for file in files:
-                tar.add(file, str(file.relative_to(folder)))
-        reader.stdin.close()
-    assert reader.returncode == 0, f"{' '.join(command)} failed"
+        with subprocess.Popen(
+            [*ctr, "images", "import", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ) as reader:
+            assert reader.stdin is not None
+            Storage(STORAGE).write_image(name, known, reader.stdin)
+            reader.stdin.close()
+        assert reader.returncode == 0, f"containerd did not take {name}"

@@ -35,14 +35,16 @@ def test_an_undisturbed_run_succeeds(user: NodeUser, calm: Traces) -> None:
     assert_same_bits(traces, calm)
 
 
-def test_a_node_vanishes(user: NodeUser, calm: Traces) -> None:
+@pytest.mark.parametrize("index", [0, 1], ids=["with the rendezvous", "with the other worker"])
+def test_a_node_vanishes(user: NodeUser, calm: Traces, index: int) -> None:
     """Kubelet, pods and network at once, between two checkpoints; its pod stays Terminating and blocks nothing."""
-    traces = user.create_run("vanish")
-    user.wait_step("vanish", BETWEEN_CHECKPOINTS)
-    lost = user.node_of(user.pods("vanish")[1])
+    name = f"vanish-{index}"
+    traces = user.create_run(name)
+    user.wait_step(name, BETWEEN_CHECKPOINTS)
+    lost = user.node_of(user.pods(name)[index])
     with user.node_vanished(lost):
-        user.wait_succeeded("vanish")
-        assert user.attempts("vanish") == [(0, "NodeLost"), (1, "Done")]
+        user.wait_succeeded(name)
+        assert user.attempts(name) == [(0, "NodeLost"), (1, "Done")]
     assert_same_bits(traces, calm)
 
 
@@ -50,7 +52,7 @@ def test_a_worker_process_is_killed(user: NodeUser, calm: Traces) -> None:
     """The agents restart their workers in place: the attempt goes on."""
     traces = user.create_run("killed")
     user.wait_step("killed", BETWEEN_CHECKPOINTS)
-    user.kill_worker(user.pods("killed")[1], rank=1)
+    user.kill_worker(user.pods("killed")[1])
     user.wait_succeeded("killed")
     assert user.attempts("killed") == [(0, "Done")]
     assert [claim["generation"] for claim in traces.claims()] == [0, 1]

@@ -102,24 +102,24 @@ class NodeUser(User):
         finally:
             self.api.merge(path, {"metadata": {"labels": {HEALTH: "Schedulable"}}, "spec": {"taints": None}})
 
-    def kill_worker(self, pod: Object, rank: int) -> None:
-        """SIGKILL to the training process of this rank, which runs in the pod."""
-        os.kill(self._worker(pod, rank), signal.SIGKILL)
+    def kill_worker(self, pod: Object) -> None:
+        """SIGKILL to the pod's one training process."""
+        os.kill(self._worker(pod), signal.SIGKILL)
 
     def story(self, name: str) -> str:
         """Also what the pods' containers said."""
         return f"{super().story(name)}\n{self._logs(name)}"
 
-    def _worker(self, pod: Object, rank: int) -> int:
+    def _worker(self, pod: Object) -> int:
         node = CGROUPS / "freezer" / CGROUP / pod["spec"]["nodeName"]
         (own,) = node.rglob(f"pod{pod['metadata']['uid']}")
         pids = cgroups.processes(own)
         for pid in pids:
-            record = Path(f"/proc/{pid}/root/trainrun/progress/rank{rank}.json")
+            record = Path(f"/proc/{pid}/root/trainrun/progress/rank0.json")
             if record.exists():
                 inner = json.loads(record.read_text())["pid"]
                 return next(one for one in pids if _inner_pid(one) == inner)
-        raise AssertionError(f"{pod['metadata']['name']} has no worker of rank {rank}")
+        raise AssertionError(f"{pod['metadata']['name']} has no worker")
 
     def _logs(self, name: str) -> str:
         ends = []
