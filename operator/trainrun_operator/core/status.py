@@ -63,9 +63,15 @@ def _goodput(situation: Situation, status: TrainingRunStatus, outcome: Outcome) 
     new_class = outcome.goodput if status.result is None else "finished"
     is_over = situation.attempt is not None and open_attempt(status) is None
     ledger = goodput.booked(status.goodput, created, now, new_class, is_forced=is_over)
-    if is_over and status.attempts[-1].cause not in UNBLAMED_CAUSES:
+    if is_over and status.attempts[-1].cause not in UNBLAMED_CAUSES and not _is_saved_whole(status):
         return goodput.settled(ledger, status.attempts[-1], status, situation.last_step_at, now)
     return ledger
+
+
+def _is_saved_whole(status: TrainingRunStatus) -> bool:
+    """The last attempt was asked to save, and did so after its last step: nothing of it is lost, or was in doubt."""
+    attempt = status.attempts[-1]
+    return attempt.stop is not None and attempt.end_step is not None and attempt.end_step == status.checkpoint.step
 
 
 def _events(old: TrainingRunStatus, new: TrainingRunStatus, choice: Choice) -> tuple[RecordEvent, ...]:
