@@ -26,7 +26,7 @@ demo: setup ## two runs on real text, one with three faults; proves them equal b
 test: setup ## all layers, with the time of each
 	$(BIN)/python tests/run_layers.py
 
-test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane
+test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane nodes
 	$(BIN)/python tests/run_layers.py $*
 
 lint: setup ## ruff, import contracts, spelling
@@ -39,9 +39,9 @@ fmt: setup ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: setup ## mypy --strict, the control-plane harness included
+types: setup ## mypy --strict, the harnesses of control plane and nodes included
 	$(BIN)/mypy
-	$(BIN)/mypy tests/controlplane/*.py
+	$(BIN)/mypy tests/controlplane/*.py tests/nodes/*.py
 
 generate: setup ## write crds/, the generated pages of docs/, and the roles of charts/ and deploy/
 	$(BIN)/python -m trainrun_api.generate
@@ -57,6 +57,9 @@ bench: setup ## recovery, trainer speed, control loop; JSON under build/bench
 
 dev-cluster: setup ## a real control plane with fake nodes and the operator, to try things by hand; Ctrl-C ends it
 	@$(BIN)/python -m tests.controlplane.dev_cluster
+
+demo-cluster: setup ## real nodes, one of which vanishes under a run, told live (root; its first time takes 20 minutes)
+	@$(BIN)/python -m tests.nodes.demo
 
 agent: setup ## build/agent.pyz: the agent for images that are not ours, one file for any Python from 3.9
 	$(BIN)/python -m trainrun_trainer.agent.bundle build/agent.pyz
@@ -75,4 +78,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench dev-cluster agent lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench dev-cluster demo-cluster agent lock clean clean-cache

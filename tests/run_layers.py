@@ -1,9 +1,10 @@
 """Run the test layers one after the other and say what each took and what was skipped, and why.
 
-    python tests/run_layers.py            every layer
+    python tests/run_layers.py            every layer but those that run by name only
     python tests/run_layers.py sim local  these layers
 
 The first run of `control-plane` builds a Kubernetes control plane with Go (a quarter of an hour on two cores), once.
+`nodes` runs by name only: it needs root, and its first run makes images of 5 GB.
 
 A layer that cannot run on this machine says so and is skipped; with TRAINRUN_REQUIRE=all that is a failure.
 """
@@ -29,7 +30,7 @@ CORE_COVERAGE = [
     "--cov-report=term:skip-covered",
 ]
 
-HARNESS = sorted(str(path) for path in (ROOT / "tests" / "controlplane").glob("*.py"))
+HARNESS = sorted(str(path) for part in ("controlplane", "nodes") for path in (ROOT / "tests" / part).glob("*.py"))
 """Test programs that are big enough to be wrong: typed as strictly as the product."""
 
 LAYERS: dict[str, list[list[str]]] = {
@@ -56,6 +57,14 @@ LAYERS: dict[str, list[list[str]]] = {
     "demo": [[sys.executable, "examples/01-local/demo.py"]],
 }
 """Commands of each layer, cheapest layer first, so that a mistake is told early."""
+
+BY_NAME: dict[str, list[list[str]]] = {
+    "nodes": [
+        [sys.executable, "-m", "tests.nodes.prepare"],
+        [*PYTEST, "tests/nodes"],
+    ],
+}
+"""Layers that run only when they are asked for."""
 
 
 @dataclass
@@ -85,7 +94,7 @@ def run_layer(name: str, reports: Path) -> Tally:
     """Run the commands of one layer to the end, also after a failure, so that one run tells everything."""
     tally = Tally()
     started = time.monotonic()
-    for number, command in enumerate(LAYERS[name]):
+    for number, command in enumerate((LAYERS | BY_NAME)[name]):
         is_pytest = command[:3] == PYTEST[:3]
         report = reports / f"{name}-{number}.xml"
         print(
@@ -105,9 +114,9 @@ def run_layer(name: str, reports: Path) -> Tally:
 
 def main(names: list[str]) -> int:
     """Run the layers; 0 when nothing failed and, under TRAINRUN_REQUIRE=all, nothing was skipped."""
-    unknown = [n for n in names if n not in LAYERS]
+    unknown = [n for n in names if n not in LAYERS | BY_NAME]
     if unknown:
-        print(f"no layer named {unknown[0]}; the layers are {', '.join(LAYERS)}", file=sys.stderr)
+        print(f"no layer named {unknown[0]}; the layers are {', '.join(LAYERS | BY_NAME)}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="trainrun-reports-") as reports:
         tallies = {name: run_layer(name, Path(reports)) for name in names or LAYERS}

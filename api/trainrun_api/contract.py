@@ -230,6 +230,8 @@ class TerminationMessage(Record):
     message: str = ""
     step: Optional[int] = None
     target_step: Optional[int] = None  # None: a user's image that reports no target
+    loss: Optional[float] = None  # of that step
+    tokens: Optional[int] = None  # up to that step
     final_checkpoint: Optional[Dict[str, Any]] = None  # {step, claim, path, state_digest}
     durable_checkpoint: Optional[Dict[str, Any]] = None
     fingerprint: Optional[str] = None  # type and top own frame of an exception

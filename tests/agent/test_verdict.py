@@ -30,6 +30,14 @@ def result(*outcomes: dict[str, Any], failures: tuple[dict[str, Any], ...] = ())
     return {"outcomes": list(outcomes), "failures": list(failures)}
 
 
+@pytest.mark.parametrize(("step", "measured"), [(7, (2.5, 700)), (8, (None, None))], ids=["its record", "a later step"])
+def test_loss_and_tokens_are_those_of_the_step(step: int, measured: tuple[float | None, int | None]) -> None:
+    """The last record may be of an earlier step than the outcome."""
+    left = end(result=result({**SAVED, "step": step}), progress={**PROGRESS, "loss": 2.5, "tokens": 700})
+    fields = verdict(left)
+    assert (fields["loss"], fields["tokens"]) == measured
+
+
 @pytest.mark.parametrize(
     ("left", "code", "cause", "words"),
     [

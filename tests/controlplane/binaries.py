@@ -64,6 +64,14 @@ PROGRAMS = {
     "gitops": Tool("gitops", "."),
 }
 
+NODE_PROGRAMS = {
+    "kubelet": Tool("kubernetes", "k8s.io/kubernetes/cmd/kubelet", _kubernetes_flags()),
+    "kube-proxy": Tool("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", _kubernetes_flags()),
+    "coredns": Tool("coredns", "github.com/coredns/coredns"),
+    "pause": Tool("pause", "."),
+}
+"""Only real nodes need them."""
+
 
 def cache() -> Path:
     """The folder of built programs."""
@@ -73,7 +81,7 @@ def cache() -> Path:
 
 def ensure(name: str) -> Path:
     """The program's path; builds it if it is not there. Raises BuildError."""
-    tool, folder = PROGRAMS[name], cache()
+    tool, folder = (PROGRAMS | NODE_PROGRAMS)[name], cache()
     target = folder / f"{name}-{_fingerprint(tool)}"
     if target.exists():
         return target
@@ -86,7 +94,7 @@ def ensure(name: str) -> Path:
 
 
 def ensure_all() -> None:
-    """Build whatever is missing. Raises BuildError."""
+    """Build whatever of the control plane is missing. Raises BuildError."""
     for name in PROGRAMS:
         ensure(name)
 

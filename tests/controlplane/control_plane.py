@@ -1,7 +1,7 @@
 """A real control plane of one machine: etcd, kube-apiserver, controller-manager, scheduler, all on loopback.
 
 No kubelet runs: kwok plays them (`nodes.py`). Node heartbeats are not expected (a grace period of a day), so that tests
-alone say when a node is lost.
+alone say when a node is lost. With an address that real nodes reach, it is a whole one, which hears their heartbeats.
 """
 
 from __future__ import annotations
@@ -36,12 +36,18 @@ CONTROLLERS = (
 )
 """Those whose work our objects meet."""
 
+LOOPBACK = "127.0.0.1"
+GRACE_SECONDS = 6
+"""A real node is not Ready so long after its last heartbeat."""
+
 
 class ControlPlane:
-    """Context manager; `folder` gets its data, logs and kubeconfigs."""
+    """Context manager; `folder` gets its data, logs and kubeconfigs. `address`: where the API server listens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = LOOPBACK) -> None:
         self.folder = folder
+        self.address = address
+        self._has_nodes = address != LOOPBACK
         self._etcd_port, self._etcd_peer_port, self.port, *self._quiet = free_ports(5)
         self._certificates = folder / "certs"
         self._stack = ExitStack()
@@ -100,13 +106,13 @@ class ControlPlane:
             f"--initial-cluster=default={peer}", "--unsafe-no-fsync", "--log-level=error",
         ], self.folder))  # fmt: skip
         self.apiserver = stack.enter_context(Process("kube-apiserver", [
-            str(ensure("kube-apiserver")), f"--etcd-servers={etcd}", "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1", f"--secure-port={self.port}", f"--cert-dir={self._certificates}",
+            str(ensure("kube-apiserver")), f"--etcd-servers={etcd}", f"--bind-address={self.address}",
+            f"--advertise-address={self.address}", f"--secure-port={self.port}", f"--cert-dir={self._certificates}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.folder / 'sa.key'}",
             f"--service-account-signing-key-file={self.folder / 'sa.key'}",
             "--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC",
-            f"--token-auth-file={self.folder / 'tokens.csv'}", "--endpoint-reconciler-type=none",
+            f"--token-auth-file={self.folder / 'tokens.csv'}", *self._apiserver_flags(),
         ], self.folder))  # fmt: skip
         self.apiserver.wait_until(self._is_ready, "ready")
 
@@ -118,12 +124,18 @@ class ControlPlane:
         except ApiError:
             return False
 
+    def _apiserver_flags(self) -> list[str]:
+        if self._has_nodes:
+            return ["--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP"]
+        return ["--endpoint-reconciler-type=none"]  # loopback is no address for a Service
+
     def _controller_flags(self) -> list[str]:
+        grace = f"{GRACE_SECONDS}s" if self._has_nodes else "24h"
         return [
-            f"--controllers={','.join(CONTROLLERS)}",
+            f"--controllers={'*' if self._has_nodes else ','.join(CONTROLLERS)}",
             f"--service-account-private-key-file={self.folder / 'sa.key'}",
             f"--root-ca-file={self.authority}",
-            "--node-monitor-grace-period=24h", "--node-monitor-period=1s",
+            f"--node-monitor-grace-period={grace}", "--node-monitor-period=1s",
         ]  # fmt: skip
 
     def _write_credentials(self) -> None:
@@ -139,7 +151,7 @@ class ControlPlane:
 
     def _kubeconfig(self, user: str, token: str) -> dict[str, object]:
         cluster = {
-            "server": f"https://127.0.0.1:{self.port}",
+            "server": f"https://{self.address}:{self.port}",
             "certificate-authority": str(self.authority),
         }
         return {
@@ -154,8 +166,15 @@ class ControlPlane:
 
 def install_definitions(api: Api, module: str = "training-operator") -> None:
     """Our CRD, and training-operator's PyTorchJob of that version; waits until they are served."""
-    source = module_folder(module, "github.com/kubeflow/training-operator")
-    files = [ROOT / "crds" / "trainrun.dev_trainingruns.yaml", *_definitions(source, module)]
+    _install(api, [ROOT / "crds" / "trainrun.dev_trainingruns.yaml", *_job_definitions(module)])
+
+
+def install_job_definition(api: Api) -> None:
+    """PyTorchJob alone, for a cluster into which Helm brings ours."""
+    _install(api, _job_definitions("training-operator"))
+
+
+def _install(api: Api, files: list[Path]) -> None:
     names = []
     for file in files:
         definition = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
@@ -165,9 +184,9 @@ def install_definitions(api: Api, module: str = "training-operator") -> None:
         _wait_established(api, name)
 
 
-def _definitions(source: Path, module: str) -> list[Path]:
-    """1.7 watches all of its six kinds, whatever it is told to serve."""
-    folder = source / "manifests" / "base" / "crds"
+def _job_definitions(module: str) -> list[Path]:
+    """training-operator's; 1.7 watches all of its six kinds, whatever it is told to serve."""
+    folder = module_folder(module, "github.com/kubeflow/training-operator") / "manifests" / "base" / "crds"
     if module == "training-operator":
         return [folder / "kubeflow.org_pytorchjobs.yaml"]
     return sorted(folder.glob("kubeflow.org_*.yaml"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainrun_api.contract import Label
 from trainrun_api.manifest import load_manifest
@@ -15,35 +15,27 @@ from trainrun_operator.cluster import Object
 from trainrun_operator.kube import rbac
 
 from tests.api.manifests import good, merged
-from tests.controlplane.api import CORE, JOBS, RUNS
+from tests.controlplane.api import CORE, JOBS, RUNS, Api
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.operator_process import OperatorProcess
 from tests.controlplane.proxy import Proxy
 from tests.controlplane.rights import OPERATOR_USER, grant
-from tests.controlplane.waiting import wait_for
+from tests.controlplane.waiting import LONGEST_SECONDS, wait_for
 
+T = TypeVar("T")
 _NUMBERS = itertools.count()
 
 
-class Stage:
-    """Short names for what tests say; `namespace` is the test's own."""
+class User:
+    """A user's hands and eyes: short names for what tests say; `namespace` is the test's own."""
 
-    def __init__(self, cluster: Cluster, namespace: str, node_names: list[str]) -> None:
-        self.plane = cluster.plane
-        self.nodes = cluster.nodes
-        self.trainers = cluster.trainers
-        self.api = cluster.plane.api()
+    patience_seconds = LONGEST_SECONDS
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.api = api
         self.namespace = namespace
-        self.node_names = node_names
 
     # -- a user ----------------------------------------------------------------------------------
-
-    def create_run(self, name: str, patch: dict[str, Any] | None = None) -> Object:
-        """A good manifest with this name, patched."""
-        manifest = merged(good(), {"metadata": {"name": name, "namespace": self.namespace}})
-        manifest = merged(manifest, {"spec": {"checkpoint": {"path": f"/checkpoints/{name}"}}})
-        run: Object = self.api.create(self.runs_path, merged(manifest, patch or {}))
-        return run
 
     def apply(self, path: Path, *, dry_run: bool = False) -> str:
         """kubectl apply -f, strictly; the run's name."""
@@ -59,13 +51,6 @@ class Stage:
     def delete_run(self, name: str) -> None:
         """kubectl delete."""
         self.api.delete(f"{self.runs_path}/{name}")
-
-    def create_quota(self, hard: dict[str, str]) -> None:
-        """A quota named "small", in force."""
-        path = f"/api/v1/namespaces/{self.namespace}/resourcequotas"
-        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}}
-        self.api.create(path, quota)
-        wait_for(lambda: self.api.get(f"{path}/small").get("status", {}).get("hard"), "the quota to be counted")
 
     def run(self, name: str) -> Object:
         """The run now; an empty status is {}."""
@@ -105,7 +90,7 @@ class Stage:
             wanted = self.run(name)["spec"]["workers"]["replicas"]
             return pods if len(pods) == wanted and all(p["status"]["phase"] == "Running" for p in pods) else []
 
-        return wait_for(look, f"attempt {attempt} of {name} to run", seen=lambda: self.story(name))
+        return self._wait(look, f"attempt {attempt} of {name} to run", name)
 
     def wait_status(self, name: str, **expected: Any) -> Object:
         """Until these top-level fields of status have these values; returns the status."""
@@ -114,7 +99,7 @@ class Stage:
             status: Object = self.run(name)["status"]
             return status if all(status.get(k) == v for k, v in expected.items()) else None
 
-        found = wait_for(look, f"status of {name} to be {expected}", seen=lambda: self.story(name))
+        found = self._wait(look, f"status of {name} to be {expected}", name)
         assert found is not None
         return found
 
@@ -125,7 +110,7 @@ class Stage:
             conditions = self.run(name)["status"].get("conditions") or []
             return next((c for c in conditions if c["type"] == "Ready" and c["reason"] == reason), None)
 
-        found = wait_for(look, f"{name} to be {reason}", seen=lambda: self.story(name))
+        found = self._wait(look, f"{name} to be {reason}", name)
         assert found is not None
         return found
 
@@ -139,6 +124,39 @@ class Stage:
     def attempts(self, name: str) -> list[tuple[int, str | None]]:
         """(number, cause) of each attempt on record."""
         return [(a["number"], a.get("cause")) for a in self.run(name)["status"].get("attempts") or []]
+
+    @property
+    def runs_path(self) -> str:
+        """Where the API server has the runs of this namespace."""
+        return f"{RUNS}/namespaces/{self.namespace}/trainingruns"
+
+    def _wait(self, look: Callable[[], T], what: str, name: str) -> T:
+        return wait_for(look, what, self.patience_seconds, seen=lambda: self.story(name))
+
+
+class Stage(User):
+    """With played nodes and trainers, and operators under test."""
+
+    def __init__(self, cluster: Cluster, namespace: str, node_names: list[str]) -> None:
+        super().__init__(cluster.plane.api(), namespace)
+        self.plane = cluster.plane
+        self.nodes = cluster.nodes
+        self.trainers = cluster.trainers
+        self.node_names = node_names
+
+    def create_run(self, name: str, patch: dict[str, Any] | None = None) -> Object:
+        """A good manifest with this name, patched."""
+        manifest = merged(good(), {"metadata": {"name": name, "namespace": self.namespace}})
+        manifest = merged(manifest, {"spec": {"checkpoint": {"path": f"/checkpoints/{name}"}}})
+        run: Object = self.api.create(self.runs_path, merged(manifest, patch or {}))
+        return run
+
+    def create_quota(self, hard: dict[str, str]) -> None:
+        """A quota named "small", in force."""
+        path = f"/api/v1/namespaces/{self.namespace}/resourcequotas"
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}}
+        self.api.create(path, quota)
+        wait_for(lambda: self.api.get(f"{path}/small").get("status", {}).get("hard"), "the quota to be counted")
 
     # -- the operator ----------------------------------------------------------------------------
 
@@ -158,11 +176,6 @@ class Stage:
         if through is not None:
             config = self.plane.kubeconfig_through(through.url, OPERATOR_USER)
         return OperatorProcess(self.plane.folder, config, self.namespace, name, *options)
-
-    @property
-    def runs_path(self) -> str:
-        """Where the API server has the runs of this namespace."""
-        return f"{RUNS}/namespaces/{self.namespace}/trainingruns"
 
 
 @contextmanager

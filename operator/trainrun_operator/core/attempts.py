@@ -123,6 +123,15 @@ def _last_step(situation: Situation) -> int | None:
     return max([s for s in known if s is not None], default=None)
 
 
+def _measured_at(situation: Situation, step: int) -> tuple[float | None, int | None]:
+    """Loss and tokens of this very step, if somebody said them; those of an earlier one would be a lie."""
+    said = [p.terminated.message for p in situation.pods if p.terminated and p.terminated.message]
+    for one in (*said, situation.observed.progress.record):
+        if one is not None and one.step == step and one.loss is not None:
+            return one.loss, one.tokens
+    return None, None
+
+
 def _with_last_words(situation: Situation, status: TrainingRunStatus) -> TrainingRunStatus:
     """Termination messages may name a newer checkpoint than the last progress record did."""
     best, target = status.checkpoint, status.progress.total_steps
@@ -139,7 +148,7 @@ def _with_last_words(situation: Situation, status: TrainingRunStatus) -> Trainin
     progress = status.progress
     last = _last_step(situation)
     if last is not None and last > (progress.step or -1):
-        progress = progress.model_copy(
-            update={"step": last, "total_steps": target, "updated_at": to_text(situation.now)}
-        )
+        loss, tokens = _measured_at(situation, last)
+        update = {"step": last, "total_steps": target, "loss": loss, "tokens": tokens}
+        progress = progress.model_copy(update={**update, "updated_at": to_text(situation.now)})
     return status.model_copy(update={"checkpoint": best, "progress": progress})

@@ -268,6 +268,22 @@ def test_last_words_update_progress_and_checkpoint():
 
 
 @pytest.mark.parametrize(
+    ("said", "measured"),
+    [
+        ({"loss": 2.5, "tokens": 6000}, (60, 2.5, 6000)),
+        ({}, (60, None, None)),
+    ],
+    ids=["said with the step", "not said"],
+)
+def test_the_last_step_comes_with_its_own_loss_or_none(said, measured):
+    """Those of an earlier record do not belong to it."""
+    early = ProgressStatus(step=14, loss=6.1, tokens=1400, updated_at=to_text(ago(30)))
+    pods = (make_pod(0), ended_pod(1, 22, words(22, step=60, **said)))
+    progress = decide(running(status=make_status(make_attempt(), progress=early), pods=pods)).status["progress"]
+    assert (progress["step"], progress.get("loss"), progress.get("tokens")) == measured
+
+
+@pytest.mark.parametrize(
     ("updated", "end"), [(ago(30), 80), (ago(5000), 3)], ids=["in this attempt", "in an earlier one"]
 )
 def test_an_attempts_last_step_is_the_furthest_that_was_known(updated, end):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from trainrun_api.v1alpha1 import StopStatus
+from trainrun_api.v1alpha1 import GoodputStatus, StopStatus
 from trainrun_operator.core.decide import decide
 from trainrun_operator.core.decision import CreateJob, StopJob
 from trainrun_operator.core.observed import NodeFacts, ProgressFacts, Rival
@@ -194,8 +194,6 @@ def test_a_queued_run_that_is_suspended_by_its_user_stops():
 
 def test_success_during_a_stop_is_success():
     """The last step was made while the stop was asked for."""
-    from tests.operator.builders import ended_pod, words
-
     decision = decide(stopping(pods=(ended_pod(0, 0, words(0)), make_pod(1))))
     assert decision.reason == "Succeeded"
 
@@ -204,6 +202,22 @@ def test_a_finished_stop_is_not_blamed_on_progress():
     """Nothing is booked as lost."""
     observed = stopping(jobs=(), pods=(), nodes=make_nodes(lost_node("n9")))
     assert "lost" not in decide(observed).status["goodput"]["secondsByClass"]
+
+
+@pytest.mark.parametrize(("saved", "kept"), [(26, 60.0), (20, 0.0)], ids=["its last step", "an earlier step"])
+def test_a_stop_loses_nothing_when_its_last_step_was_saved(saved, kept):
+    """The poller heard of the last step long before; the pods' own words count."""
+    stop = StopStatus(reason="NodeMarked", message="because.", requested_at=to_text(ago(5)))
+    attempt = make_attempt(stop=stop, first_step_at=to_text(ago(65)))
+    ledger = GoodputStatus(seconds_by_class={"training": 60.0}, current_class="stopping", accounted_until=to_text(NOW))
+    said = words(10, step=26, durable_checkpoint={"step": saved, "age_seconds": 1.0})
+    observed = running(
+        status=make_status(attempt, goodput=ledger), jobs=(), pods=(ended_pod(0, 10, said),),
+        progress=make_progress(step=7, durable_checkpoint=None, seconds_ago=60),
+    )  # fmt: skip
+    decision = decide(observed)
+    assert decision.rule == "stop_done"
+    assert decision.status["goodput"]["secondsByClass"]["training"] == kept
 
 
 def test_no_attempt_no_stop():

@@ -73,6 +73,8 @@ def _fields(end: End, code: int, message: str, **more: Any) -> Dict[str, Any]:
         "message": message,
         "step": end.progress.get("step"),
         "target_step": end.progress.get("total_steps"),
+        "loss": end.progress.get("loss"),
+        "tokens": end.progress.get("tokens"),
         "durable_checkpoint": durable,
         "inplace_restarts": end.progress.get("inplace_restarts", 0),
         "seconds_by_class": end.progress.get("seconds_by_class") or {},
@@ -91,7 +93,10 @@ def _from_outcome(end: End, outcome: Outcome) -> Dict[str, Any]:
         "fingerprint": outcome.fingerprint,
         "seconds_by_class": outcome.seconds_by_class or None,
     }
-    return {**fields, **{name: value for name, value in told.items() if value is not None}}
+    fields.update({name: value for name, value in told.items() if value is not None})
+    if fields["step"] != end.progress.get("step"):  # the last record is of another step
+        fields.update(loss=None, tokens=None)
+    return fields
 
 
 def _from_failure(end: End, failure: Mapping[str, Any]) -> Dict[str, Any]:

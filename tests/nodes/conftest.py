@@ -1,0 +1,48 @@
+"""One cluster of real nodes for the session, and one undisturbed run that all others are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.chart.helm import FetchError
+from tests.controlplane.binaries import BuildError
+from tests.nodes import trainee
+from tests.nodes.cluster import NodeCluster, node_cluster, session
+from tests.nodes.machine import Unavailable
+from tests.nodes.trainee import Traces
+from tests.nodes.user import NodeUser, remove_run
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[NodeCluster]:
+    """Real nodes with the operator on them."""
+    with ExitStack() as stack:
+        try:
+            images = stack.enter_context(session())
+        except (Unavailable, BuildError, FetchError) as error:
+            pytest.skip(str(error))
+        cluster = stack.enter_context(node_cluster(images))
+        trainee.write_text(cluster.shared)
+        yield cluster
+
+
+@pytest.fixture
+def user(nodes: NodeCluster) -> Iterator[NodeUser]:
+    """Every run of a test goes with it, and its nodes are as before."""
+    user = NodeUser(nodes)
+    yield user
+    for run in user.api.get(user.runs_path)["items"]:
+        remove_run(user, run["metadata"]["name"])
+
+
+@pytest.fixture(scope="session")
+def calm(nodes: NodeCluster) -> Traces:
+    """What the trainee leaves when nothing happens to it."""
+    user = NodeUser(nodes)
+    traces = user.create_run("calm")
+    user.wait_succeeded("calm")
+    remove_run(user, "calm")
+    return traces

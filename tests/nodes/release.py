@@ -1,0 +1,66 @@
+"""The operator in the cluster, as docs/install.md has it: Helm installs the chart, its pods use their own account."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from trainrun_operator.cluster import Object
+
+from tests.chart.helm import HELM_VERSIONS, helm
+from tests.chart.rendering import CHART, NAMESPACE, RELEASE
+from tests.controlplane.control_plane import ControlPlane
+from tests.controlplane.waiting import wait_for
+from tests.nodes.images import Images
+
+HELM_SECONDS = 120
+
+
+def ensure_helm() -> Path:
+    """The program. Raises FetchError."""
+    return helm(HELM_VERSIONS[-1])
+
+
+def install(plane: ControlPlane, images: Images, *, node: str) -> None:
+    """`helm install` of the chart's defaults with these images, on this node."""
+    repository, tag = images.operator.rsplit(":", 1)
+    values = {
+        "image.repository": repository,
+        "image.tag": tag,
+        "agentImage": images.trainer,
+        "nodeSelector.kubernetes\\.io/hostname": node,
+    }
+    sets = [part for name, value in values.items() for part in ("--set-string", f"{name}={value}")]
+    done = subprocess.run(
+        [str(ensure_helm()), "install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace",
+         "--kubeconfig", str(plane.kubeconfig()), *sets],
+        env={"HOME": str(plane.folder / "helm")}, capture_output=True, text=True, timeout=HELM_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wait_leading(plane: ControlPlane) -> str:
+    """Until one of its pods holds the Lease; that pod's name."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/trainrun-operator"
+
+    def holder() -> str:
+        lease = plane.api().get(path) or {}
+        return str((lease.get("spec") or {}).get("holderIdentity") or "")
+
+    return wait_for(holder, "an operator to lead", seen=lambda: pods(plane))
+
+
+def delete_leader(plane: ControlPlane) -> None:
+    """kubectl delete pod of the one that leads."""
+    name = wait_leading(plane).rsplit("_", 1)[0]
+    plane.api().delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+
+
+def pods(plane: ControlPlane) -> list[tuple[str, str, object]]:
+    """Name, phase and container states of the operator's pods."""
+    found = plane.api().get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+    return [(pod["metadata"]["name"], pod["status"].get("phase"), _states(pod)) for pod in found]
+
+
+def _states(pod: Object) -> list[object]:
+    return [container["state"] for container in pod["status"].get("containerStatuses", [])]

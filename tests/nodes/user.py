@@ -1,0 +1,142 @@
+"""What tests on real nodes say: a user's hands and eyes, and what may happen to a node."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainrun_operator.cluster import Object
+
+from tests.api.manifests import merged
+from tests.controlplane.api import CORE
+from tests.controlplane.stage import User
+from tests.controlplane.waiting import wait_for
+from tests.nodes import cgroups, trainee
+from tests.nodes.cluster import NodeCluster
+from tests.nodes.daemons import HEALTH
+from tests.nodes.machine import CGROUP, CGROUPS
+from tests.nodes.node import Node
+from tests.nodes.trainee import Traces
+
+NAMESPACE = "default"
+
+
+class NodeUser(User):
+    """With real nodes under them; runs may take minutes on a busy machine."""
+
+    patience_seconds = 300.0
+
+    def __init__(self, cluster: NodeCluster) -> None:
+        super().__init__(cluster.api, NAMESPACE)
+        self.cluster = cluster
+
+    def create_run(self, name: str, patch: dict[str, Any] | None = None) -> Traces:
+        """kubectl apply of the trainee, patched; what it will leave on the volume."""
+        run = trainee.manifest(name, self.namespace, self.cluster.images.trainer, self.cluster.shared)
+        self.api.create(f"{self.runs_path}?fieldValidation=Strict", merged(run, patch or {}))
+        return Traces(self.cluster.shared, name)
+
+    def wait_step(self, name: str, step: int) -> None:
+        """Until this step is done."""
+        traces = Traces(self.cluster.shared, name)
+        self._wait(lambda: traces.step() >= step, f"{name} to do step {step}", name)
+
+    def wait_succeeded(self, name: str) -> Object:
+        """To the end; the status. Fails at once where the run does."""
+
+        def look() -> Object | None:
+            status: Object = self.run(name)["status"]
+            assert status.get("phase") != "Failed", self.story(name)
+            return status if status.get("phase") == "Succeeded" else None
+
+        found = self._wait(look, f"{name} to succeed", name)
+        assert found is not None
+        return found
+
+    def wait(self, look: Callable[[], object], name: str, what: str) -> None:
+        """Until it is so."""
+        self._wait(look, what, name)
+
+    def pod_uids(self, name: str) -> set[str]:
+        """Of all its pods, also of those that are being deleted."""
+        return {pod["metadata"]["uid"] for pod in self.pods(name)}
+
+    def node_of(self, pod: Object) -> Node:
+        """Where it runs."""
+        return self.cluster.nodes[pod["spec"]["nodeName"]]
+
+    @contextmanager
+    def node_vanished(self, node: Node) -> Iterator[None]:
+        """Without power; afterwards it comes back, as after a reboot."""
+        node.power_off()
+        try:
+            yield
+        finally:
+            node.power_on()
+            node.wait_ready(self.api)
+            node.advertise_device(self.api)
+
+    @contextmanager
+    def node_paused(self, node: Node) -> Iterator[None]:
+        """Cut off and frozen, as a machine that its hypervisor stops; afterwards it goes on where it was."""
+        node.pause()
+        try:
+            yield
+        finally:
+            node.unpause()
+            node.wait_ready(self.api)
+
+    @contextmanager
+    def node_marked(self, node: Node, health: str) -> Iterator[None]:
+        """As HyperPod marks it: label and taint."""
+        path = f"{CORE}/nodes/{node.name}"
+        taint = {"key": HEALTH, "value": health, "effect": "NoSchedule"}
+        self.api.merge(path, {"metadata": {"labels": {HEALTH: health}}, "spec": {"taints": [taint]}})
+        try:
+            yield
+        finally:
+            self.api.merge(path, {"metadata": {"labels": {HEALTH: "Schedulable"}}, "spec": {"taints": None}})
+
+    def kill_worker(self, pod: Object) -> None:
+        """SIGKILL to the pod's one training process."""
+        os.kill(self._worker(pod), signal.SIGKILL)
+
+    def story(self, name: str) -> str:
+        """Also what the pods' containers said."""
+        return f"{super().story(name)}\n{self._logs(name)}"
+
+    def _worker(self, pod: Object) -> int:
+        node = CGROUPS / "freezer" / CGROUP / pod["spec"]["nodeName"]
+        (own,) = node.rglob(f"pod{pod['metadata']['uid']}")
+        pids = cgroups.processes(own)
+        for pid in pids:
+            record = Path(f"/proc/{pid}/root/trainrun/progress/rank0.json")
+            if record.exists():
+                inner = json.loads(record.read_text())["pid"]
+                return next(one for one in pids if _inner_pid(one) == inner)
+        raise AssertionError(f"{pod['metadata']['name']} has no worker")
+
+    def _logs(self, name: str) -> str:
+        ends = []
+        for pod in self.pods(name):
+            folder = self.node_of(pod).folder / "varlog" / "pods" if pod["spec"].get("nodeName") else None
+            logs = sorted(folder.glob(f"*_{pod['metadata']['uid']}/*/*.log")) if folder else []
+            ends += [f"--- {pod['metadata']['name']} {log.name}\n{log.read_text()[-2000:]}" for log in logs]
+        return "\n".join(ends)
+
+
+def _inner_pid(pid: int) -> int:
+    """The process's number in its own namespace."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
+
+
+def remove_run(user: NodeUser, name: str) -> None:
+    """kubectl delete, until its pods are gone."""
+    user.delete_run(name)
+    wait_for(lambda: not user.pods(name), f"the pods of {name} to be gone", user.patience_seconds)
