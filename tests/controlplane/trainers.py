@@ -37,6 +37,8 @@ class Group:
     started: float
     frozen_step: int | None = None
     """They hang, or have stopped, after this step."""
+    has_stopped: bool = False
+    """On SIGTERM; a queue may have the attempt's next pods go on from what was saved."""
 
     def step(self) -> int:
         """Completed steps."""
@@ -206,6 +208,7 @@ class Trainers:
             group = self._group(pod)
             if pod["metadata"].get("deletionGracePeriodSeconds", 30) > ABORT_GRACE_SECONDS:
                 group.frozen_step = step = group.step()
+                group.has_stopped = True
                 self._saved[run_uid(pod)] = step
                 words = {"step": step, "target_step": group.total_steps, "final_checkpoint": checkpoint(step)}
                 self.end(pod, 10, said(pod, 10, "Stopped", **words))
@@ -215,6 +218,10 @@ class Trainers:
     def _listen(self, pod: Object) -> None:
         address = pod["status"]["podIP"]
         with self._lock:
+            known = self._pods.get(address)
+            is_another = known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]
+            if is_another and self._group(pod).has_stopped:
+                del self._groups[group_key(pod)]
             self._group(pod)
             is_new = address not in self._servers
             self._pods[address] = pod
