@@ -18,6 +18,7 @@ import yaml
 from tests.controlplane.api import Api, ApiError
 from tests.controlplane.binaries import ensure, module_folder
 from tests.controlplane.processes import Process, free_ports
+from tests.controlplane.queue import ADMISSION_FLAGS
 from tests.controlplane.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ class ControlPlane:
     def _apiserver_flags(self) -> list[str]:
         if self._has_nodes:
             return ["--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP"]
-        return ["--endpoint-reconciler-type=none"]  # loopback is no address for a Service
+        return ["--endpoint-reconciler-type=none", *ADMISSION_FLAGS]  # loopback is no address for a Service
 
     def _controller_flags(self) -> list[str]:
         grace = f"{GRACE_SECONDS}s" if self._has_nodes else "24h"

@@ -1,6 +1,7 @@
 """A queue that treats PyTorchJobs as Kueue does: it alone writes `runPolicy.suspend`, by the label of its queue.
 
-Kueue sets it with a webhook when a job is created; this one does so a moment later.
+As with Kueue's webhook a job is held back in the request that creates it, so that training-operator makes no pod of a
+job that has not been admitted; here an admission policy of the API server does it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from types import TracebackType
 from trainrun_operator.cluster import Object
 
 from tests.controlplane.api import JOBS, Api, ApiError
+from tests.controlplane.waiting import wait_for
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 LOOK_SECONDS = 0.1
+ADMISSION = "/apis/admissionregistration.k8s.io/v1alpha1"
+ADMISSION_FLAGS = [
+    "--feature-gates=MutatingAdmissionPolicy=true",
+    "--runtime-config=admissionregistration.k8s.io/v1alpha1=true",
+]
+"""What `hold_back_queued_jobs` needs of the API server."""
+HOLDS_BACK = "hold-back-queued-jobs"
 
 
 class Queue:
@@ -49,6 +58,49 @@ class Queue:
             if bool(job["spec"].get("runPolicy", {}).get("suspend")) != shall_wait:
                 path = f"{self._jobs}/{job['metadata']['name']}"
                 self._api.merge(path, {"spec": {"runPolicy": {"suspend": shall_wait}}})
+
+
+def hold_back_queued_jobs(api: Api) -> None:
+    """Suspend every new PyTorchJob that carries a queue's label; returns when the API server does so."""
+    kinds = {"apiGroups": ["kubeflow.org"], "apiVersions": ["v1"], "resources": ["pytorchjobs"]}
+    suspend = '[JSONPatch{op: "add", path: "/spec/runPolicy/suspend", value: true}]'
+    policy = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {"resourceRules": [{**kinds, "operations": ["CREATE"]}]},
+        "matchConditions": [
+            {"name": "queued", "expression": f'"{QUEUE_LABEL}" in object.metadata.?labels.orValue({{}})'},
+        ],
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": suspend}}],
+    }
+    for kind, spec in (
+        ("MutatingAdmissionPolicy", policy),
+        ("MutatingAdmissionPolicyBinding", {"policyName": HOLDS_BACK}),
+    ):
+        path = f"{ADMISSION}/{'mutatingadmissionpolicies' if spec is policy else 'mutatingadmissionpolicybindings'}"
+        obj = {"apiVersion": f"{ADMISSION.removeprefix('/apis/')}", "kind": kind, "metadata": {"name": HOLDS_BACK}}
+        api.create(path, {**obj, "spec": spec})
+    wait_for(lambda: _is_held_back(api), "new jobs of a queue to be held back")
+
+
+def _is_held_back(api: Api) -> bool:
+    container = {"name": "pytorch", "image": "x"}
+    job: Object = {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": "held-back", "labels": {QUEUE_LABEL: "any"}},
+        "spec": {
+            "runPolicy": {},
+            "pytorchReplicaSpecs": {"Worker": {"template": {"spec": {"containers": [container]}}}},
+        },
+    }
+    try:
+        made = api.create(f"{JOBS}/namespaces/default/pytorchjobs?dryRun=All", job)
+    except ApiError as error:
+        if error.code == 503:  # the policy looks for new kinds every now and then
+            return False
+        raise
+    return bool(made["spec"]["runPolicy"].get("suspend"))
 
 
 def _is_over(job: Object) -> bool:

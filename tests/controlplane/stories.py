@@ -143,13 +143,12 @@ def loses_its_job(stage: Stage) -> None:
 
 
 def waits_in_a_queue(stage: Stage) -> None:
-    """Preempted and readmitted: always the same attempt, and we never write suspend.
-
-    Kueue holds a new job back by a webhook; this queue would do so a moment later, when training-operator may already
-    have made pods, whose end fails the job for good. So the story begins with an admitted one.
-    """
-    with Queue(stage.api, stage.namespace, "research", slots=1) as queue:
+    """Held back, admitted, preempted, readmitted: always the same attempt, and we never write suspend."""
+    with Queue(stage.api, stage.namespace, "research", slots=0) as queue:
         stage.create_run("a", {"metadata": {"labels": {QUEUE_LABEL: "research"}}})
+        stage.wait_reason("a", "Queued")
+        assert stage.pods("a") == []
+        queue.slots = 1
         stage.wait_running("a", 0)
         stage.wait_reason("a", "Running")
         queue.slots = 0
