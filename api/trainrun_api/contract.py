@@ -77,7 +77,7 @@ class Env:
     REPLICAS = "TRAINRUN_REPLICAS"  # pods that take part (members, without spares)
     POD_INDEX = "TRAINRUN_POD_INDEX"  # 0-based; from the pod's replica-index label
     PEERS = "TRAINRUN_PEERS"  # "host:port,host:port", agents in pod-index order
-    AGENT_HOST = "TRAINRUN_AGENT_HOST"  # address that the agent listens on; default 0.0.0.0
+    AGENT_HOST = "TRAINRUN_AGENT_HOST"  # address that the agent listens on; default: every one, IPv4 and IPv6
     AGENT_PORT = "TRAINRUN_AGENT_PORT"
     RENDEZVOUS_WAIT = "TRAINRUN_RENDEZVOUS_WAIT"  # seconds the agent waits for the rendezvous name; default 300
     PROGRESS_DIR = "TRAINRUN_PROGRESS_DIR"

@@ -49,7 +49,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--agent-image", default=AGENT_IMAGE, help="the trainer's image, for runs of other images (%(default)s)"
     )
-    parser.add_argument("--host", default="0.0.0.0", help="address of /healthz and /metrics (%(default)s)")  # noqa: S104
+    parser.add_argument("--host", default="", help="address of /healthz and /metrics (every one, IPv4 and IPv6)")
     parser.add_argument("--port", type=int, default=8080, help="port of /healthz and /metrics (%(default)s)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser.parse_args(argv)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.server
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -47,9 +48,23 @@ class Pulse:
 
 
 class QuietServer(http.server.ThreadingHTTPServer):
-    """Says nothing on stderr about callers that went before they had their answer."""
+    """Says nothing on stderr about callers that went before they had their answer.
+
+    The host "" is every address, also of a cluster that has only IPv6.
+    """
 
     daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[http.server.BaseHTTPRequestHandler]) -> None:
+        if ":" in host or (host == "" and socket.has_dualstack_ipv6()):
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        """An IPv6 socket hears IPv4 as well, whatever the machine's default."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A line of debug log instead of a traceback."""
@@ -74,7 +89,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 log.debug(format, *args)
 
-        self._server = QuietServer((host, port), Handler)
+        self._server = QuietServer(host, port, Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 

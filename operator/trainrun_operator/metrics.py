@@ -16,6 +16,9 @@ PASS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 """Seconds: a pass is some API calls of milliseconds; 15 s is the longest wait for an answer."""
 
 
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
+
+
 class Metrics:
     """What the operator counts while it works."""
 

@@ -7,13 +7,16 @@ import os
 import sys
 import time
 import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
 from trainrun_api.contract import Progress
 from trainrun_trainer.agent import files, metrics
 from trainrun_trainer.agent.progress import StepClock, pod_progress, run_progress
 from trainrun_trainer.agent.sampling import Sampler, network_bytes
+from trainrun_trainer.agent.server import Server
 
 from tests.agent.pods import small_launcher, started
 
@@ -31,6 +34,19 @@ def record(rank: int, local_rank: int, **more: Any) -> dict[str, Any]:
 def asked(records: list[dict[str, Any]], now: float, launcher: dict[str, Any] | None = None, **more: Any) -> Any:
     """A pod's answer."""
     return pod_progress(IDENTITY, records, launcher or {}, more.get("samples", {}), more.get("clock", StepClock()), now)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+def test_every_address_is_answered(address: str) -> None:
+    """A cluster may have IPv4, IPv6 or both."""
+    server = Server("", 0, lambda whole: {"step": 7}, lambda: "")
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://{address}:{server.server_port}/progress") as answer:
+            assert json.load(answer) == {"step": 7}
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_ages_grow_without_a_new_record() -> None:

@@ -13,6 +13,7 @@ from trainrun_operator.core.situation import (
     Situation,
     checkpoint_from,
     reported,
+    shown_loss,
     with_attempt,
 )
 from trainrun_operator.core.times import from_text, to_text
@@ -128,7 +129,7 @@ def _measured_at(situation: Situation, step: int) -> tuple[float | None, int | N
     said = [p.terminated.message for p in situation.pods if p.terminated and p.terminated.message]
     for one in (*said, situation.observed.progress.record):
         if one is not None and one.step == step and one.loss is not None:
-            return one.loss, one.tokens
+            return shown_loss(one.loss), one.tokens
     return None, None
 
 

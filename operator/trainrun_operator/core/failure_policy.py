@@ -73,9 +73,7 @@ CAUSES: dict[str, CausePolicy] = {
     "ContainerUncreatable": CausePolicy(
         False, sightings=1, advice="Create what the message names, or correct the template."
     ),
-    "DeviceOutOfMemory": CausePolicy(
-        True, True, 2, advice="Lower micro_batch_rows or row_tokens, or use activation checkpointing."
-    ),
+    "DeviceOutOfMemory": CausePolicy(True, True, 2, advice="Lower config.micro_batch_rows or config.data.row_tokens."),
     "OOMKilled": CausePolicy(True, True, 2, advice="Raise the memory limit in spec.workers.template."),
     "DeviceSuspect": CausePolicy(False, moves=True),
     "NumericalFault": CausePolicy(

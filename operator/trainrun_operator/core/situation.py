@@ -25,6 +25,10 @@ PROGRESS_WRITE_SECONDS = 60.0
 """status.progress is written at most this often: a status per run and minute is what an API server bears."""
 
 
+LOSS_DIGITS = 5
+"""Significant ones: a column of `kubectl get` is to be read."""
+
+
 @dataclass(frozen=True)
 class Situation:
     """What the rules look at."""
@@ -129,12 +133,17 @@ def reported(
         step=record.step,
         total_steps=record.total_steps,
         tokens=record.tokens,
-        loss=record.loss,
+        loss=shown_loss(record.loss),
         tokens_per_second=record.tokens_per_second,
         updated_at=to_text(received),
     )
     checkpoint = checkpoint_from(record.durable_checkpoint, received) or status.checkpoint
     return status.model_copy(update={"progress": progress, "checkpoint": checkpoint})
+
+
+def shown_loss(loss: float | None) -> float | None:
+    """As `kubectl get` shall print it; the exact one is in the run's metrics."""
+    return None if loss is None else float(f"{loss:.{LOSS_DIGITS}g}")
 
 
 def checkpoint_from(durable: dict[str, object] | None, seen_at: datetime) -> CheckpointStatus | None:

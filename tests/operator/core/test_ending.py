@@ -271,9 +271,10 @@ def test_last_words_update_progress_and_checkpoint():
     ("said", "measured"),
     [
         ({"loss": 2.5, "tokens": 6000}, (60, 2.5, 6000)),
+        ({"loss": 2.5188610553741455, "tokens": 6000}, (60, 2.5189, 6000)),
         ({}, (60, None, None)),
     ],
-    ids=["said with the step", "not said"],
+    ids=["said with the step", "said with all digits", "not said"],
 )
 def test_the_last_step_comes_with_its_own_loss_or_none(said, measured):
     """Those of an earlier record do not belong to it."""

@@ -118,6 +118,18 @@ def test_health_says_why(trouble: str | None, code: int) -> None:
         server.stop()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+def test_every_address_is_answered(address: str) -> None:
+    """A cluster may have IPv4, IPv6 or both."""
+    server = HealthServer("", 0, Metrics().registry, lambda: None)
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://{address}:{server.port}/healthz") as answer:
+            assert answer.status == 200
+    finally:
+        server.stop()
+
+
 def test_a_pass_that_nobody_runs_is_trouble() -> None:
     """A queue that stands still is not a queue that is long."""
     clock = FakeClock()

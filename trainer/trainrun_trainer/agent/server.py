@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +21,10 @@ class ListenError(Exception):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves two callables. Binding happens at once, answering after `start`."""
+    """Serves two callables. Binding happens at once, answering after `start`.
+
+    The host "" is every address, also of a pod that has only IPv6.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -31,20 +35,29 @@ class Server(ThreadingHTTPServer):
         self.progress = progress
         self.metrics = metrics
         self.slots = threading.BoundedSemaphore(MAX_REQUESTS)
+        if ":" in host or (host == "" and socket.has_dualstack_ipv6()):
+            self.address_family = socket.AF_INET6
+        place = host or "any address"
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise ListenError(
-                    "cannot listen on %s port %d: %s; check TRAINRUN_AGENT_HOST" % (host, port, error)
+                    "cannot listen on %s port %d: %s; check TRAINRUN_AGENT_HOST" % (place, port, error)
                 ) from error
             raise ListenError(
                 "port %d of %s is in use, so this pod's agent cannot answer; end the process that holds it, or set "
-                "TRAINRUN_AGENT_PORT to a free port (with hostNetwork, each pod of a node needs its own)" % (port, host)
+                "TRAINRUN_AGENT_PORT to a free port (with hostNetwork, each pod of a node needs its own)"
+                % (port, place)
             ) from error
 
     def server_bind(self) -> None:
-        """As the base class, without its reverse look-up of our own name, which may hang without DNS."""
+        """As the base class, without its reverse look-up of our own name, which may hang without DNS.
+
+        An IPv6 socket hears IPv4 as well, whatever the machine's default.
+        """
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 

