@@ -65,6 +65,47 @@ def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", show
 
 
 @app.command()
+def plan(
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="Read sizes, tokens and machines of this run.")
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="Size of the model, such as 6.6B; several: 2.6B,6.6B.")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Tokens of the run, such as 132B; default: 20 a parameter.")
+    ] = None,
+    instance: Annotated[str | None, typer.Option(help="Instance type, such as ml.p4d.24xlarge.")] = None,
+    devices: Annotated[str | None, typer.Option(help="Number of devices; several: 64,128.")] = None,
+    days: Annotated[float | None, typer.Option(min=1e-6, help="Ask what so many days would need.")] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(min=1e-6, help="Share of the peak, such as 0.45; default: what others measured.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="US dollars for a machine and hour.")] = None,
+    lora_rank: Annotated[int | None, typer.Option(min=1, help="Train adapters of this rank only.")] = None,
+    lora_targets: Annotated[str, typer.Option(help="Modules that get adapters.")] = "q_proj,v_proj",
+    row_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a row; default: 4096.")] = None,
+    micro_batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows of a forward pass; default: 1.")] = None,
+    batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows of an optimizer step.")] = None,
+    store_rate: Annotated[
+        str | None,
+        typer.Option(help="Bytes a second that the checkpoint store takes, such as 20G; default: 1G a machine."),
+    ] = None,
+    fault_rate: Annotated[
+        float | None, typer.Option(min=1e-6, help="Failures per 1,000 node-days; default: 3.79, Llama 3's.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a run will take: tokens, days, money, memory, checkpoints, spares; and what speaks against it."""
+    from trainrun_operator.cli.plan import Question
+    from trainrun_operator.cli.plan import plan as make
+
+    question = Question(
+        file, params, tokens, instance, devices, days, utilisation, price, lora_rank, lora_targets, row_tokens,
+        micro_batch_rows, batch_rows, store_rate, fault_rate,
+    )  # fmt: skip
+    raise typer.Exit(make(question, is_json=json))
+
+
+@app.command()
 def status(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
     """Show one run on one screen."""
     from trainrun_operator.cli.status import show_status
