@@ -19,7 +19,7 @@ from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
 from trainrun_operator.testing.cluster import OperatorKilled
 
-from tests.controlplane.operator_process import KeptAlive
+from tests.controlplane.processes import KeptAlive
 from tests.controlplane.proxy import Call, Fault, Proxy
 from tests.controlplane.rights import OPERATOR_USER, OWN_NAMESPACE
 from tests.controlplane.stage import Stage
@@ -102,5 +102,5 @@ def killed_process(stage: Stage, proxy: Proxy) -> Iterator[KeptAlive]:
         return Fault("after", then=lambda: os.kill(pid, signal.SIGKILL))
 
     proxy.on_call = kill
-    with KeptAlive(operator).running() as kept:
+    with KeptAlive(operator.process) as kept:
         yield kept

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.controlplane.api import CORE, Api
 from tests.controlplane.binaries import ensure
 from tests.controlplane.control_plane import ControlPlane
-from tests.controlplane.processes import Process
+from tests.controlplane.processes import KeptAlive, Process
 
 STAGES = Path(__file__).with_name("stages.yaml")
 KUBELET = "trainrun.test/kubelet"
@@ -25,14 +25,15 @@ ROOM = {"cpu": "64", "memory": "256Gi", "pods": "110", "nvidia.com/gpu": "8", "v
 _RANGES = itertools.count(os.getpid() * 4)
 
 
-def kwok(plane: ControlPlane) -> Process:
-    """A process to enter."""
+def kwok(plane: ControlPlane) -> KeptAlive:
+    """To enter. It panics when a node was deleted while it had no watch (client-go then hands it a tombstone); real
+    kubelets survive that, and would be started again."""
     command = [
         str(ensure("kwok")), f"--kubeconfig={plane.kubeconfig()}", f"--config={STAGES}", f"--cidr={pod_range()}",
         f"--manage-nodes-with-label-selector={KUBELET}=kwok", "--node-ip=127.0.0.1",
         "--node-lease-duration-seconds=0",
     ]  # fmt: skip
-    return Process("kwok", command, plane.folder, env={**os.environ, "HOME": str(plane.folder)})
+    return KeptAlive(Process("kwok", command, plane.folder, env={**os.environ, "HOME": str(plane.folder)}))
 
 
 def pod_range() -> str:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.controlplane.control_plane import ROOT
 from tests.controlplane.processes import Process, free_ports
 from tests.controlplane.rights import OWN_NAMESPACE
-
-LOOK_SECONDS = 0.1
 
 
 class OperatorProcess:
@@ -50,30 +45,3 @@ class OperatorProcess:
     def lines(self) -> list[dict[str, Any]]:
         """Its log."""
         return [json.loads(line) for line in self.process.log.read_text().splitlines() if line.startswith("{")]
-
-
-class KeptAlive:
-    """As a kubelet does it: whenever the process ends, it is started again."""
-
-    def __init__(self, operator: OperatorProcess) -> None:
-        self.operator = operator
-        self.deaths = 0
-        self._stopping = threading.Event()
-
-    @contextmanager
-    def running(self) -> Iterator[KeptAlive]:
-        """While the block lasts."""
-        with self.operator.process:
-            thread = threading.Thread(target=self._restart, name="kubelet")
-            thread.start()
-            try:
-                yield self
-            finally:
-                self._stopping.set()
-                thread.join()
-
-    def _restart(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            if self.operator.process.has_ended():
-                self.deaths += 1
-                self.operator.process.start()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,32 @@ class Process:
     def tail(self, characters: int = 3000) -> str:
         """The end of the log."""
         return self.log.read_text(errors="replace")[-characters:]
+
+
+class KeptAlive:
+    """A context manager around a process: whenever it ends, it is started again, as a kubelet or an init would."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.deaths = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._restart, name=f"keeps {process.name}")
+
+    def __enter__(self) -> KeptAlive:
+        self.process.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self.process.stop()
+
+    def _restart(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
+            if self.process.has_ended():
+                self.deaths += 1
+                self.process.start()
 
 
 def free_ports(count: int) -> list[int]:

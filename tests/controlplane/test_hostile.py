@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.controlplane.operator_process import KeptAlive
 from tests.controlplane.pods import said
+from tests.controlplane.processes import KeptAlive
 from tests.controlplane.proxy import Call, Fault, OnCall, Proxy
 from tests.controlplane.stage import Stage
 from tests.controlplane.stories import Story, fails_and_goes_on, leaves_a_marked_node, loses_a_node_object
@@ -104,7 +104,7 @@ def test_cut_watches_lose_nothing(stage: Stage, proxy: Proxy, code: int | None, 
     """
     begun = itertools.count()
     proxy.on_call = lambda call: Fault("before", code) if call.is_watch and next(begun) % 2 else None
-    with KeptAlive(stage.new_operator("operator", through=proxy)).running(), cutting(proxy):
+    with KeptAlive(stage.new_operator("operator", through=proxy).process), cutting(proxy):
         story(stage)
 
 
