@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from tests.controlplane.control_plane import ControlPlane
 from tests.controlplane.nodes import Nodes, kwok
-from tests.controlplane.queue import hold_back_queued_jobs
 from tests.controlplane.rights import prepare_operator
 from tests.controlplane.trainers import Trainers
 from tests.controlplane.training_operator import training_operator, wait_ready, wait_served
@@ -35,7 +34,6 @@ def cluster(plane: ControlPlane, version: str) -> Iterator[Cluster]:
         wait_ready(plane, process, version)
         if not version.startswith("1.7"):
             wait_served(plane.api())
-        hold_back_queued_jobs(plane.api())
         nodes = Nodes(plane.api())
         with Trainers(plane.api(), nodes) as trainers:
             yield Cluster(plane, nodes, trainers)

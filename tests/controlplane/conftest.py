@@ -9,6 +9,7 @@ import pytest
 from tests.controlplane.binaries import BuildError, ensure
 from tests.controlplane.cluster import PROGRAMS, Cluster, cluster
 from tests.controlplane.control_plane import ControlPlane, install_definitions
+from tests.controlplane.queue import hold_back_queued_jobs
 from tests.controlplane.stage import Stage, new_stage
 from tests.controlplane.training_operator import tidy
 
@@ -27,6 +28,7 @@ def whole(bare_plane: ControlPlane) -> Iterator[Cluster]:
     """With everything that runs on it, training-operator 1.9.4 and its webhook included."""
     build(*PROGRAMS, "training-operator-1.9.4")
     with cluster(bare_plane, "1.9.4") as one:
+        hold_back_queued_jobs(bare_plane.api())
         yield one
     tidy()
 

@@ -11,6 +11,7 @@ from trainrun_operator.core.pytorchjob import render
 
 from tests.controlplane.api import JOBS
 from tests.controlplane.control_plane import ROOT
+from tests.controlplane.queue import QUEUE_LABEL, Queue
 from tests.controlplane.stage import Stage
 
 EXAMPLES = sorted(ROOT.glob("examples/**/*.yaml"))
@@ -50,9 +51,10 @@ def claim(stage: Stage, name: str) -> None:
 
 
 def run_example(stage: Stage, path: Path) -> None:
-    """Applied with --dry-run=server, then for real, to its end."""
+    """Applied with --dry-run=server, then for real, to its end; the queue that it names admits it."""
     furnish(stage, path)
-    with stage.operator():
+    queue = load_manifest(path)["metadata"].get("labels", {}).get(QUEUE_LABEL, "none")
+    with stage.operator(), Queue(stage.api, stage.namespace, queue, slots=1):
         name = stage.apply(path, dry_run=True)
         assert stage.jobs(name) == []
         stage.apply(path)

@@ -10,6 +10,7 @@ import pytest
 from tests.controlplane.cluster import PROGRAMS, Cluster, cluster
 from tests.controlplane.conftest import build
 from tests.controlplane.control_plane import ROOT, ControlPlane, install_definitions
+from tests.controlplane.queue import hold_back_queued_jobs
 from tests.controlplane.stage import Stage, new_stage
 from tests.controlplane.stories import STORIES
 from tests.controlplane.test_examples import EXAMPLES, run_example
@@ -26,6 +27,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with ControlPlane(tmp_path_factory.mktemp("control-plane-1-7")) as plane:
         install_definitions(plane.api(), "training-operator-1.7")
         with cluster(plane, "1.7.0") as one:
+            hold_back_queued_jobs(plane.api())
             yield one
 
 

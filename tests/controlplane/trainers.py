@@ -39,6 +39,8 @@ class Group:
     """They hang, or have stopped, after this step."""
     has_stopped: bool = False
     """On SIGTERM; a queue may have the attempt's next pods go on from what was saved."""
+    is_done: bool = False
+    """They have passed the last barrier: a SIGTERM finds them on their way out."""
 
     def step(self) -> int:
         """Completed steps."""
@@ -96,7 +98,7 @@ class Trainers:
                 group.frozen_step = group.step()
 
     def end(self, pod: Object, exit_code: int, message: str = "", reason: str = "") -> None:
-        """The trainer container of this pod has ended."""
+        """The trainer container of this pod has ended. A pod that is gone meanwhile has nobody left to say so."""
         why = reason or ("Completed" if exit_code == 0 else "Error")
         ended = {"exitCode": exit_code, "reason": why, "message": message, "startedAt": now(), "finishedAt": now()}
         container = pod["spec"]["containers"][0]
@@ -109,14 +111,24 @@ class Trainers:
         }  # fmt: skip
         metadata = pod["metadata"]
         path = f"{CORE}/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
-        self._api.merge(path, {"metadata": {"uid": metadata["uid"]}, "status": status})
+        try:
+            self._api.merge(path, {"metadata": {"uid": metadata["uid"]}, "status": status})
+        except ApiError as error:
+            if error.code != 404:
+                raise
 
     def finish(self, pods: list[Object]) -> None:
-        """All members reach the target, as good trainers end."""
+        """All members reach the target, as good trainers end; after the first the job's controller ends the rest."""
+        with self._lock:
+            for pod in pods:
+                self._group(pod).is_done = True
         for pod in pods:
-            total = total_steps(pod) or 200
-            words = {"step": total, "target_step": total, "final_checkpoint": checkpoint(total)}
-            self.end(pod, 0, said(pod, 0, "Done", **words))
+            self._finish(pod)
+
+    def _finish(self, pod: Object) -> None:
+        total = total_steps(pod) or 200
+        words = {"step": total, "target_step": total, "final_checkpoint": checkpoint(total)}
+        self.end(pod, 0, said(pod, 0, "Done", **words))
 
     def finish_due(self) -> None:
         """Let those end that have taken their last step; for a cluster in which nobody plays the end by hand."""
@@ -164,10 +176,11 @@ class Trainers:
         if group.frozen_step is None:
             saved = max(saved, step - step % SAVE_EVERY_STEPS)
             self._saved[run_uid(pod)] = saved
+        phase = "finishing" if step == group.total_steps else "training"
         peers = [p for p in self._pods.values() if group_key(p) == group_key(pod) and p is not pod]
         return Progress(
             schema=SCHEMA, run=pod["metadata"]["labels"][Label.RUN], attempt=attempt(pod), stage="train",
-            phase="training", step=step, total_steps=group.total_steps, loss=round(4.0 - step / 100, 4),
+            phase=phase, step=step, total_steps=group.total_steps, loss=round(4.0 - step / 100, 4),
             tokens=step * 1024, tokens_per_second=1024 * STEPS_PER_SECOND, step_age_seconds=group.step_age_seconds(),
             slowest_step_seconds=1 / STEPS_PER_SECOND, durable_checkpoint={**checkpoint(saved), "age_seconds": 1.0},
             heard={index(p): 0.5 for p in peers if p["spec"]["nodeName"] not in self._nodes.lost},
@@ -206,7 +219,9 @@ class Trainers:
         """SIGTERM: the group saves after the same step and exits 10; without a grace it just dies."""
         with self._lock:
             group = self._group(pod)
-            if pod["metadata"].get("deletionGracePeriodSeconds", 30) > ABORT_GRACE_SECONDS:
+            if group.is_done:
+                self._finish(pod)
+            elif pod["metadata"].get("deletionGracePeriodSeconds", 30) > ABORT_GRACE_SECONDS:
                 group.frozen_step = step = group.step()
                 group.has_stopped = True
                 self._saved[run_uid(pod)] = step
