@@ -13,6 +13,7 @@ from tests.chart.helm import HELM_VERSIONS, FetchError, helm
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, VALUES, Chart, Object, of_kind
 from tests.controlplane.api import Api
 from tests.controlplane.control_plane import ControlPlane
+from tests.controlplane.stage import Stage
 
 PATHS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
@@ -47,10 +48,17 @@ class Release:
 
     def run(self, verb: str, *arguments: str) -> str:
         where = ["--namespace", NAMESPACE, "--kubeconfig", str(self._kubeconfig)]
+        return self._call(verb, RELEASE, *arguments, *where)
+
+    def package(self, version: str, folder: Path) -> Path:
+        """This chart under another version."""
+        self._call("package", str(CHART), "--version", version, "--app-version", version, "--destination", str(folder))
+        return folder / f"{CHART.name}-{version}.tgz"
+
+    def _call(self, *arguments: str) -> str:
         done = subprocess.run(
-            [str(self._helm), verb, RELEASE, *arguments, *where],
-            env={"HOME": str(self._home)}, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            [str(self._helm), *arguments], env={"HOME": str(self._home)}, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -108,3 +116,33 @@ def test_install_upgrade_and_uninstall(api: Api, release: Release) -> None:
     assert found(api, [*wide, *narrow]) == {
         (obj["kind"], obj["metadata"]["name"]) for obj in of_kind(wide, "CustomResourceDefinition")
     }
+
+
+def test_upgrade_rollback_and_uninstall_disturb_no_run(stage: Stage, release: Release, tmp_path: Path) -> None:
+    """From this chart packaged one version lower, and back; processes stand for the deployment's pods."""
+    older = release.package("0.0.9", tmp_path)
+    release.run("install", str(older), "--take-ownership")
+    with stage.operator("older"):
+        stage.create_run("a")
+        pods = stage.wait_running("a", 0)
+        stage.wait_reason("a", "Running")
+    before = alive(stage)
+    release.run("upgrade", str(CHART))
+    with stage.operator("newer"):
+        stage.wait_reason("a", "Running")
+    release.run("rollback", "1")
+    with stage.operator("rolled-back"):
+        stage.wait_reason("a", "Running")
+    release.run("uninstall")
+    assert alive(stage) == before
+    with stage.operator("installed-again"):
+        stage.trainers.finish(pods)
+        stage.wait_status("a", phase="Succeeded", restarts=0)
+    assert stage.attempts("a") == [(0, "Done")]
+
+
+def alive(stage: Stage) -> list[str]:
+    """Uids of the run, its job and its pods, none of which is being deleted."""
+    objects = [stage.run("a"), *stage.jobs("a"), *stage.pods("a")]
+    assert not any("deletionTimestamp" in one["metadata"] for one in objects)
+    return [str(one["metadata"]["uid"]) for one in objects]
