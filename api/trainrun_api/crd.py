@@ -176,7 +176,8 @@ def _bounds(out: Schema, raw: Schema) -> None:
 
 
 def _validation(rule: Rule) -> Schema:
-    out: Schema = {"rule": rule.cel}
+    # the API server then prints "Forbidden: <our sentence>", and not the word "object" for the value
+    out: Schema = {"rule": rule.cel, "reason": "FieldValueForbidden"}
     expression = rule.message_expression()
     if expression is None:
         out["message"] = rule.message
