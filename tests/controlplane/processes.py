@@ -12,11 +12,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+
+
+class Child(Protocol):
+    """What is asked of a child: the part of `subprocess.Popen` that a fork can offer, too."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 class Process:
@@ -36,7 +48,7 @@ class Process:
         self._command = command
         self._env = env
         self._cwd = cwd
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Process:
         self.start()
@@ -47,6 +59,9 @@ class Process:
 
     def start(self) -> None:
         """Start it; output is appended to the log."""
+        self._child = self._launch()
+
+    def _launch(self) -> Child:
         parent = os.getpid()
 
         def die_with_parent() -> None:
@@ -55,7 +70,7 @@ class Process:
                 os._exit(1)
 
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
+            return subprocess.Popen(
                 self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._env, cwd=self._cwd,
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip

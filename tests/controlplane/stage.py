@@ -175,7 +175,7 @@ class Stage(User):
         config = self.plane.kubeconfig(OPERATOR_USER)
         if through is not None:
             config = self.plane.kubeconfig_through(through.url, OPERATOR_USER)
-        return OperatorProcess(self.plane.folder, config, self.namespace, name, *options)
+        return OperatorProcess(self.plane.folder, config, self.namespace, name, *options, is_forked=True)
 
 
 @contextmanager
