@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from trainrun_trainer import evaluate, step
-from trainrun_trainer.storage import Before, LocalDirectory, Storage
+from trainrun_trainer.storage import Before, Storage, open_storage
 
 from tests.trainer.ranks import kill_self
 
@@ -21,7 +21,13 @@ OpenStorage = Callable[[str], Storage]
 
 def watched(before: Before) -> OpenStorage:
     """A storage whose every write is announced to `before`."""
-    return lambda path: LocalDirectory(Path(path), before)
+
+    def opened(path: str) -> Storage:
+        store: Any = open_storage(path)
+        store.before = before
+        return store  # type: ignore[no-any-return]
+
+    return opened
 
 
 def kill_at_write(rank: int, on_rank: int, prefix: str, nth: int, operation: str | None = None) -> OpenStorage | None:

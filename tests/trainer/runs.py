@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,9 @@ def was_killed(ended: list[Ended], rank: int) -> None:
     """The rank must have died of SIGKILL and no rank may have returned."""
     assert ended[rank].exit_code == -9, ended
     assert not any(e.outcome for e in ended), ended
+
+
+def wait_for(path: Path) -> None:
+    """Wait until another process has made this file."""
+    while not path.exists():
+        time.sleep(0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.ranks import finish, launch
-from tests.trainer.runs import Site, only_code, was_killed
+from tests.trainer.runs import Site, only_code, wait_for, was_killed
 
 pytestmark = pytest.mark.timeout(300)
 Reference = Callable[[int], Site]
@@ -27,12 +26,6 @@ def flip(path: Path) -> None:
 def flip_tensors(site: Site, name: str) -> None:
     """Flip a bit in a checkpoint's tensors."""
     flip(next((site.store / name).glob("*.safetensors")))
-
-
-def wait_for(path: Path) -> None:
-    """Wait until another process has made this file."""
-    while not path.exists():
-        time.sleep(0.01)
 
 
 def events(site: Site, name: str) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_local_paths_open_a_directory(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("s3://b/p", "not yet available"), ("gs://b/p", "expected"), ("run", "expected")],
+    [("gs://b/p", "expected"), ("run", "expected")],
 )
 def test_other_paths_are_refused(path: str, words: str) -> None:
     """With the field's name."""

@@ -114,14 +114,14 @@ class Checkpoints:
             self.ranks.decide(lambda: self._remove_failed(place))
             raise
         size = sum(int(facts["size"]) for facts in files.values())
-        path = str(self.storage.folder(place))
-        self.durable = Durable(step, self.claim.k, path, size, digest, time.monotonic())
+        self.durable = Durable(step, self.claim.k, self.storage.address(place), size, digest, time.monotonic())
         return self.durable
 
     def load(self, manifest: dict[str, Any]) -> TrainState:
         """Fill the tensors from a checkpoint that rank 0 has validated; its digest must match."""
         step, claim = int(manifest["step"]), int(manifest["claim"])
-        folder = self.storage.folder(CheckpointLayout.step_dir(step, claim))
+        place = CheckpointLayout.step_dir(step, claim)
+        folder = self.storage.read_folder(place)
         wanted = {t.name: t.whole(t.local) for t in self.tensors}
         with _one_process_is_meant():
             dcp.load(  # type: ignore[attr-defined]
@@ -137,7 +137,7 @@ class Checkpoints:
             )
         self.proven.add(Stored(step, claim))
         size = sum(int(facts["size"]) for facts in manifest["files"].values())
-        self.durable = Durable(step, claim, str(folder), size, digest, time.monotonic())
+        self.durable = Durable(step, claim, self.storage.address(place), size, digest, time.monotonic())
         return state
 
     def prune(self) -> list[str]:

@@ -21,7 +21,7 @@ from trainrun_trainer.claims import Claim, read_claims, refuse_if_fenced
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.parallel import Shard
 from trainrun_trainer.ranks import Ranks
-from trainrun_trainer.storage import Storage, hash_file
+from trainrun_trainer.storage import Storage
 
 MANIFEST = f"{CheckpointLayout.EXPORT}/{CheckpointLayout.MANIFEST}"
 INDEX = "model.safetensors.index.json"
@@ -106,7 +106,6 @@ def _finish(
     storage: Storage, claim: Claim, model: Any, tokenizer_folder: Any, files: list[tuple[str, list[Shard]]],
     exported: Exported,
 ) -> None:  # fmt: skip
-    folder = storage.folder(CheckpointLayout.EXPORT)
     sizes = [s.whole.numel() * s.whole.element_size() for _, part in files for s in part]
     index = {
         "metadata": {"total_size": sum(sizes)},
@@ -124,7 +123,8 @@ def _finish(
     storage.put(f"{CheckpointLayout.EXPORT}/config.json", config.to_json_string().encode())
     for path in sorted(tokenizer_folder.iterdir()):
         storage.put(f"{CheckpointLayout.EXPORT}/{path.name}", path.read_bytes())
-    facts = {p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.is_file()}
+    written = storage.list(CheckpointLayout.EXPORT)
+    facts = {name: storage.hash(f"{CheckpointLayout.EXPORT}/{name}") for name in written}
     refuse_if_fenced(storage, claim)
     body = {"schema": SCHEMA, "step": exported.step, "state_digest": exported.state_digest, "files": facts}
     storage.put(MANIFEST, json.dumps(body, indent=1).encode())

@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 from trainrun_api.contract import CheckpointLayout
 
-from trainrun_trainer.storage import Storage, hash_file
+from trainrun_trainer.storage import Storage
 
 SEAL = "manifest_xxh3"
 
@@ -52,9 +52,8 @@ def read_whole(storage: Storage, fields: dict[str, Any]) -> Invalid | None:
     """Read every file of a committed checkpoint again; Invalid names the first that differs."""
     place = CheckpointLayout.step_dir(fields["step"], fields["claim"])
     for name, facts in fields["files"].items():
-        path = storage.folder(f"{place}/{name}")
         try:
-            found = hash_file(path)
+            found = storage.hash(f"{place}/{name}")
         except OSError as error:
             return Invalid(f"{place}/{name} cannot be read: {error.strerror}")
         if found != facts:

@@ -94,7 +94,7 @@ def open_prepared(config: DataConfig, storage: Storage) -> DataManifest | None:
         facts = json.loads(storage.get(f"{place}/{CheckpointLayout.MANIFEST}"))
     except (FileNotFoundError, ValueError):
         return None
-    return DataManifest(name, storage.folder(place), facts)
+    return DataManifest(name, storage.read_folder(place), facts)
 
 
 def is_held_out(text: str, share: float) -> bool:

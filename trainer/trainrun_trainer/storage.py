@@ -1,4 +1,4 @@
-"""Where checkpoints, claims, data and metrics live: a directory today, an object store later.
+"""Where checkpoints, claims, data and metrics live: a directory, or an object store (object_store.py).
 
 Names are relative, with slashes. `put` is atomic and durable; `put_exclusive` is the only fencing
 primitive. Nothing outside this module opens a file below `checkpoint.path` for writing. `before` is
@@ -54,8 +54,17 @@ class Storage(Protocol):
     def delete(self, name: str) -> None:
         """Remove an object or a whole folder; no error if it is gone."""
 
+    def hash(self, name: str) -> dict[str, Any]:
+        """Size and xxh3 of an object as the store has it. Raises OSError."""
+
+    def address(self, name: str) -> str:
+        """What people are told of a place."""
+
     def folder(self, name: str) -> Path:
-        """A folder's place in the file system, for memory maps and tensor files."""
+        """A folder's place in the file system, for what is written there and settled."""
+
+    def read_folder(self, name: str) -> Path:
+        """A folder's place in the file system, with all that the store has of it: for memory maps and tensor files."""
 
     def settle(self, folder: str) -> None:
         """Make durable a file, or what was written below a folder through its path."""
@@ -128,7 +137,19 @@ class LocalDirectory:
         else:
             target.unlink(missing_ok=True)
 
+    def hash(self, name: str) -> dict[str, Any]:
+        """Of a file, read again."""
+        return hash_file(self.root / name)
+
+    def address(self, name: str) -> str:
+        """Path below the root."""
+        return str(self.root / name)
+
     def folder(self, name: str) -> Path:
+        """Path below the root."""
+        return self.root / name
+
+    def read_folder(self, name: str) -> Path:
         """Path below the root."""
         return self.root / name
 
@@ -216,24 +237,29 @@ def open_storage(path: str) -> Storage:
     """
     scheme = urlparse(path).scheme
     if scheme == "s3":
-        raise ConfigError(
-            f"checkpoint.path={path}: s3:// is not yet available; use a path on a volume that all workers share"
-        )
+        from trainrun_trainer.object_store import open_s3  # boto3 takes a second that only its users shall wait
+
+        return open_s3(path)
     if scheme == "file":
         return LocalDirectory(Path(urlparse(path).path))
     if scheme or not os.path.isabs(path):
-        raise ConfigError(f"checkpoint.path={path}: expected an absolute path or file:///...")
+        raise ConfigError(f"checkpoint.path={path}: expected an absolute path, file:///... or s3://bucket/prefix")
     return LocalDirectory(Path(path))
 
 
 def hash_file(path: Path) -> dict[str, Any]:
     """Size and xxh3 of a file, read once in pieces."""
+    with open(path, "rb") as stream:
+        return hash_stream(stream)
+
+
+def hash_stream(stream: Any) -> dict[str, Any]:
+    """Size and xxh3 of what can still be read."""
     digest = xxhash.xxh3_128()
     size = 0
-    with open(path, "rb") as stream:
-        while piece := stream.read(8 * PIECE_BYTES):
-            digest.update(piece)
-            size += len(piece)
+    while piece := stream.read(8 * PIECE_BYTES):
+        digest.update(piece)
+        size += len(piece)
     return {"size": size, "xxh3": digest.hexdigest()}
 
 

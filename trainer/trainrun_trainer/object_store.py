@@ -1,0 +1,261 @@
+"""Checkpoints, claims, data and metrics below a prefix of an S3 bucket.
+
+An object store has what the commit protocol needs: a PUT is whole and durable when it is answered, a PUT with
+`If-None-Match: *` is exclusive, and a list shows every answered PUT. It has no append and no memory map: what needs a
+file lies in a folder of this pod (`TMPDIR`) and goes to the store when it is settled, or comes from there once for all
+workers of the pod. boto3 repeats what fails or hangs, and moves large objects as parallel parts in both directions.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+import boto3
+import xxhash
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+
+from trainrun_trainer.storage import Before, TensorFiles, hash_stream, unobserved
+
+T = TypeVar("T")
+
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+"""A store that is silent for so long is asked again: ten times, below the 15 minutes that a save may take."""
+ATTEMPTS = 10
+PART_BYTES = 64 << 20
+TRANSFERS = 8
+"""Parts at once, for each worker."""
+FETCHED = ".fetched"
+LOCK = ".lock"
+IS_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
+IS_MISSING = {"NoSuchKey", "404", "NotFound"}
+
+
+class S3Prefix:
+    """A store below `s3://bucket/prefix`; credentials, region and endpoint are those of boto3's environment."""
+
+    def __init__(self, bucket: str, prefix: str, before: Before = unobserved, scratch: Path | None = None) -> None:
+        self.bucket, self.prefix = bucket, prefix.strip("/")
+        self.before = before
+        name = xxhash.xxh3_64_hexdigest(f"{bucket}/{self.prefix}".encode())
+        self.root = scratch or Path(tempfile.gettempdir()) / "trainrun-store" / name
+        retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
+        self._client = boto3.client(
+            "s3",
+            config=Config(
+                connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries,
+                max_pool_connections=2 * TRANSFERS,
+            ),
+        )  # fmt: skip
+        self._transfer = TransferConfig(
+            multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=TRANSFERS,
+            num_download_attempts=ATTEMPTS,
+        )  # fmt: skip
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    def put(self, name: str, data: bytes) -> None:
+        """One PUT: whole and durable when it is answered."""
+        self.before("write", name)
+        with self._errors(name):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(name), Body=data)
+
+    def put_exclusive(self, name: str, data: bytes) -> bool:
+        """A PUT that the store refuses if the name is taken. An own one whose answer was lost counts as done."""
+        self.before("link", name)
+        try:
+            with self._errors(name):
+                self._client.put_object(Bucket=self.bucket, Key=self._key(name), Body=data, IfNoneMatch="*")
+        except FileExistsError:
+            return self.get(name) == data
+        return True
+
+    def append(self, name: str, data: bytes) -> None:
+        """To a file of this pod; `settle` sends the whole of it."""
+        self.before("append", name)
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("ab") as stream:
+            stream.write(data)
+
+    def get(self, name: str) -> bytes:
+        """The whole object."""
+        return self._taken(name, lambda body: bytes(body.read()))
+
+    def hash(self, name: str) -> dict[str, Any]:
+        """Size and xxh3 of the object, read from the store."""
+        return self._taken(name, hash_stream)
+
+    def list(self, folder: str) -> list[str]:
+        """Names directly below a folder."""
+        prefix = self._key(folder) + "/" if folder else self._key("")
+        names: set[str] = set()
+        with self._errors(folder):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                names |= {one["Key"][len(prefix) :] for one in page.get("Contents") or ()}
+                names |= {one["Prefix"][len(prefix) :].rstrip("/") for one in page.get("CommonPrefixes") or ()}
+        return sorted(name for name in names if name)
+
+    def delete(self, name: str) -> None:
+        """An object, or all below a folder; what this pod has of it, too."""
+        self.before("delete", name)
+        self._drop(name)
+        with self._errors(name):
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(name))
+            for key, _ in self._below(name):
+                self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    # -- folders ---------------------------------------------------------------------------------
+
+    def address(self, name: str) -> str:
+        """What people are told."""
+        return f"s3://{self.bucket}/{self._key(name)}"
+
+    def folder(self, name: str) -> Path:
+        """Where this pod may write before it settles."""
+        return self.root / name
+
+    def read_folder(self, name: str) -> Path:
+        """All objects of a folder, brought here once for the workers of this pod; of its siblings none stays."""
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            if not _marker(target).exists():
+                self._drop_fetched_siblings(target)
+                shutil.rmtree(target, ignore_errors=True)
+                with self._errors(name):
+                    for key, _ in self._below(name):
+                        place = target / key[len(self._key(name)) + 1 :]
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        self._client.download_file(self.bucket, key, str(place), Config=self._transfer)
+                _marker(target).touch()
+        return target
+
+    def settle(self, folder: str) -> None:
+        """Send a file, or every file below a folder; afterwards the folder counts as brought here."""
+        self.before("fsync", folder)
+        target = self.root / folder
+        if target.is_file():
+            self._send(folder)
+            return
+        for path in sorted(p for p in target.rglob("*") if p.is_file()):
+            self._send(str(path.relative_to(self.root)))
+        with _locked(target):
+            _marker(target).touch()
+
+    def tensor_files(self, folder: str) -> TensorFiles:
+        """File access below `folder`; each file is sent when it is closed."""
+        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        return _SentTensorFiles(self, folder)
+
+    def send_and_drop(self, name: str) -> None:
+        """Send a file of this pod and remove it here."""
+        self._send(name)
+        (self.root / name).unlink()
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _taken(self, name: str, take: Callable[[Any], T]) -> T:
+        """What `take` makes of the object's body. boto3 repeats requests, but not a body that breaks off."""
+        with self._errors(name):
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return take(self._client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"])
+                except (ResponseStreamingError, IncompleteReadError, ReadTimeoutError):
+                    continue
+            return take(self._client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"])
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def _below(self, name: str) -> Iterator[tuple[str, int]]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{self._key(name)}/")
+        for page in pages:
+            for one in page.get("Contents") or ():
+                yield one["Key"], one["Size"]
+
+    def _send(self, name: str) -> None:
+        self.before("send", name)
+        with self._errors(name):
+            self._client.upload_file(str(self.root / name), self.bucket, self._key(name), Config=self._transfer)
+
+    def _drop(self, name: str) -> None:
+        target = self.root / name
+        _marker(target).unlink(missing_ok=True)
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def _drop_fetched_siblings(self, target: Path) -> None:
+        for marker in target.parent.glob(f"*{FETCHED}"):
+            self._drop(str(marker.with_name(marker.name.removesuffix(FETCHED)).relative_to(self.root)))
+
+    @contextmanager
+    def _errors(self, name: str) -> Generator[None, None, None]:
+        """The store's refusals as the OSErrors that a directory would raise."""
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code"))
+            if code in IS_MISSING:
+                raise FileNotFoundError(errno.ENOENT, "No such object", self.address(name)) from error
+            if code in IS_TAKEN:
+                raise FileExistsError(errno.EEXIST, "Object exists", self.address(name)) from error
+            raise OSError(errno.EIO, f"the store answers {code}", self.address(name)) from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise OSError(errno.EIO, f"the store does not answer ({error})", self.address(name)) from error
+
+
+class _SentTensorFiles(TensorFiles):
+    """The tensor writer's file system; a pod keeps no file that the store has."""
+
+    def __init__(self, store: S3Prefix, folder: str) -> None:
+        super().__init__(folder, store.before)
+        self._store = store
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[Any, None, None]:
+        """Write here, then send."""
+        with super().create_stream(path, mode) as stream:
+            yield stream
+        if "w" in mode:
+            self._store.send_and_drop(f"{self.label}/{Path(path).name}")
+
+
+def open_s3(path: str) -> S3Prefix:
+    """The store behind `s3://bucket/prefix`."""
+    parsed = urlparse(path)
+    return S3Prefix(parsed.netloc, parsed.path)
+
+
+def _marker(target: Path) -> Path:
+    return target.with_name(f"{target.name}{FETCHED}")
+
+
+@contextmanager
+def _locked(target: Path) -> Generator[None, None, None]:
+    """One worker of the pod at a time."""
+    with target.with_name(f"{target.name}{LOCK}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
