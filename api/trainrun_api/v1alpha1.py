@@ -59,8 +59,8 @@ class CheckpointSpec(StrictCamel):
     path: str = Field(
         min_length=2,
         max_length=1024,
-        description="Absolute path on a volume that all workers share, file:///..., or s3://bucket/prefix (docs/s3.md). "
-        "In local mode a folder of the run's workdir stands for it.",
+        description="Absolute path on a volume that all workers share, file:///..., or s3://bucket/prefix "
+        "(docs/s3.md). In local mode a folder of the run's workdir stands for it.",
     )
     interval: int | ShortText = Field(
         "auto",
