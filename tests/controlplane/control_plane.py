@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -96,6 +97,16 @@ class ControlPlane:
                 "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={self.folder / name}", *more,
             ]  # fmt: skip
             self._stack.enter_context(Process(name, command, self.folder))
+
+    @contextmanager
+    def without_apiserver(self) -> Iterator[None]:
+        """Nobody answers inside of it; afterwards the same objects are served again."""
+        self.apiserver.kill()
+        try:
+            yield
+        finally:
+            self.apiserver.start()
+            self.apiserver.wait_until(self._is_ready, "ready")
 
     def _start(self, stack: ExitStack) -> None:
         self._write_credentials()
