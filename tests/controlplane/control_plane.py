@@ -39,6 +39,7 @@ CONTROLLERS = (
 """Those whose work our objects meet."""
 
 LOOPBACK = "127.0.0.1"
+RETURN_SECONDS = 300.0
 GRACE_SECONDS = 6
 """A real node is not Ready so long after its last heartbeat."""
 
@@ -105,8 +106,13 @@ class ControlPlane:
         try:
             yield
         finally:
+            wait_for(self._serves_again, "the API server to be back", RETURN_SECONDS, seen=self.apiserver.tail)
+
+    def _serves_again(self) -> bool:
+        """It gives up when a starved machine lets it wait too long for its own answers; it would be started again."""
+        if self.apiserver.has_ended():
             self.apiserver.start()
-            self.apiserver.wait_until(self._is_ready, "ready")
+        return self._is_ready()
 
     def _start(self, stack: ExitStack) -> None:
         self._write_credentials()
