@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +39,7 @@ CONTROLLERS = (
 """Those whose work our objects meet."""
 
 LOOPBACK = "127.0.0.1"
+RETURN_SECONDS = 300.0
 GRACE_SECONDS = 6
 """A real node is not Ready so long after its last heartbeat."""
 
@@ -96,6 +98,21 @@ class ControlPlane:
                 "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={self.folder / name}", *more,
             ]  # fmt: skip
             self._stack.enter_context(Process(name, command, self.folder))
+
+    @contextmanager
+    def without_apiserver(self) -> Iterator[None]:
+        """Nobody answers inside of it; afterwards the same objects are served again."""
+        self.apiserver.kill()
+        try:
+            yield
+        finally:
+            wait_for(self._serves_again, "the API server to be back", RETURN_SECONDS, seen=self.apiserver.tail)
+
+    def _serves_again(self) -> bool:
+        """It gives up when a starved machine lets it wait too long for its own answers; it would be started again."""
+        if self.apiserver.has_ended():
+            self.apiserver.start()
+        return self._is_ready()
 
     def _start(self, stack: ExitStack) -> None:
         self._write_credentials()

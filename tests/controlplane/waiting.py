@@ -14,7 +14,12 @@ LONGEST_SECONDS = 90.0
 
 
 def wait_for(
-    look: Callable[[], T], what: str, seconds: float = LONGEST_SECONDS, *, seen: Callable[[], object] | None = None
+    look: Callable[[], T],
+    what: str,
+    seconds: float = LONGEST_SECONDS,
+    *,
+    seen: Callable[[], object] | None = None,
+    every: float = POLL_SECONDS,
 ) -> T:
     """Poll until `look` gives something true, and return it; else an AssertionError with what was `seen` last."""
     deadline = time.monotonic() + seconds
@@ -25,4 +30,4 @@ def wait_for(
         if time.monotonic() > deadline:
             last = f"; last seen: {seen()}" if seen is not None else ""
             raise AssertionError(f"waited {seconds:.0f} s for {what}{last}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(every)

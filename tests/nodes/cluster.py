@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.chart.helm import kubectl
 from tests.controlplane.api import Api
 from tests.controlplane.binaries import NODE_PROGRAMS, ensure
 from tests.controlplane.control_plane import ControlPlane, install_job_definition
@@ -56,6 +57,7 @@ def session() -> Iterator[Images]:
     for program in PROGRAMS:
         ensure(program)
     release.ensure_helm()
+    kubectl()
     RUN.mkdir(exist_ok=True)
     with (RUN / "lock").open("w") as lock:
         try:

@@ -44,5 +44,6 @@ def calm(nodes: NodeCluster) -> Traces:
     user = NodeUser(nodes)
     traces = user.create_run("calm")
     user.wait_succeeded("calm")
+    assert user.attempts("calm") == [(0, "Done")]
     remove_run(user, "calm")
     return traces

@@ -37,10 +37,12 @@ DEBOOTSTRAP = f"--variant=minbase --include={BASE_PACKAGES} {SUITE}"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A Dockerfile of the project and what it copies."""
+    """A Dockerfile and what it copies."""
 
     dockerfile: str
     inputs: tuple[str, ...]
+    base: str = ""
+    """Another recipe, whose image it begins with; empty: the Debian base."""
 
 
 RECIPES = {
@@ -52,6 +54,8 @@ RECIPES = {
         ("trainer/image/install.sh", "requirements.lock", "requirements-trainer.txt", "api/trainrun_api",
          "trainer/trainrun_trainer"),
     ),
+    # somebody else's: torch is there, and nothing of ours
+    "program": Recipe("tests/nodes/program/Dockerfile", ("tests/nodes/program/train.py",), base="trainer"),
 }  # fmt: skip
 
 
@@ -62,9 +66,11 @@ class Images:
     pause: str
     operator: str
     trainer: str
+    program: str
+    """A user's own image, with a program for plain torchrun."""
 
     def __iter__(self) -> Iterator[str]:
-        return iter((self.pause, self.operator, self.trainer))
+        return iter((self.pause, self.operator, self.trainer, self.program))
 
 
 def ensure_images() -> Images:
@@ -72,7 +78,10 @@ def ensure_images() -> Images:
     IMAGES.mkdir(parents=True, exist_ok=True)
     buildah = Buildah(IMAGES / "buildah")
     base = _ensure_base(buildah)
-    return Images(pause=_ensure_pause(buildah), **{name: _ensure(buildah, base, name) for name in RECIPES})
+    made: dict[str, str] = {}
+    for name, recipe in RECIPES.items():
+        made[name] = _ensure(buildah, made.get(recipe.base, base), name)
+    return Images(pause=_ensure_pause(buildah), **made)
 
 
 class Buildah:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.controlplane.waiting import wait_for
@@ -20,6 +21,7 @@ from tests.nodes.machine import SOCKET
 
 OWN = {"varlog": "/var/log", "kubelet": "/var/lib/kubelet", "cni-state": "/var/lib/cni"}
 """Folders of the node, and where its programs look for them."""
+RESTART_SECONDS = 1.0
 TUNABLES = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
 
 
@@ -28,16 +30,22 @@ def main(folder: Path) -> None:
     node = json.loads((folder / "node.json").read_text())
     cgroups.join(node["name"])
     _mount(folder)
+    running = {}
     for name, command in node["daemons"].items():
-        with (folder / f"{name}.log").open("ab") as log:
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        running[name] = _start(folder, name, command)
         if name == "containerd":
             wait_for(SOCKET.exists, "containerd to listen")  # kubelet does not wait for it
     while True:  # orphans of the whole node end up here
-        try:
-            os.wait()
-        except ChildProcessError:
-            return
+        pid, _ = os.wait()
+        name = next((name for name, daemon in running.items() if daemon.pid == pid), "")
+        if name:  # kubelet gives up when containerd listens but is not ready yet; a machine would start it again, too
+            time.sleep(RESTART_SECONDS)
+            running[name] = _start(folder, name, node["daemons"][name])
+
+
+def _start(folder: Path, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def _mount(folder: Path) -> None:

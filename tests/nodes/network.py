@@ -75,6 +75,13 @@ def set_cable(place: Place, state: str) -> None:
     call("ip", "link", "set", place.cable, state)
 
 
+def cut_pod(place: Place, address: str, *, is_cut: bool) -> None:
+    """Drop whatever its node forwards from or to the pod, or forward it again; the node itself stays connected."""
+    inside = ("nsenter", f"--net=/run/netns/{place.namespace}", "iptables", "--wait")
+    for side in ("--source", "--destination"):
+        call(*inside, "--insert" if is_cut else "--delete", "FORWARD", side, address, "--jump", "DROP")
+
+
 def disconnect(place: Place) -> None:
     """Everything that `connect` made, or what is left of it."""
     call("ip", "link", "delete", place.cable, quiet=True)

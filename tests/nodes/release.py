@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
+import yaml
 from trainrun_operator.cluster import Object
 
 from tests.chart.helm import HELM_VERSIONS, helm
@@ -13,7 +15,7 @@ from tests.controlplane.control_plane import ControlPlane
 from tests.controlplane.waiting import wait_for
 from tests.nodes.images import Images
 
-HELM_SECONDS = 120
+HELM_SECONDS = 300
 
 
 def ensure_helm() -> Path:
@@ -23,6 +25,30 @@ def ensure_helm() -> Path:
 
 def install(plane: ControlPlane, images: Images, *, node: str) -> None:
     """`helm install` of the chart's defaults with these images, on this node."""
+    _helm(plane, "install", RELEASE, str(CHART), "--create-namespace", *_values(images, node))
+
+
+def upgrade(plane: ControlPlane, images: Images, chart: Path, *, node: str) -> None:
+    """`helm upgrade` to this chart, until its operators are ready; the chart's version is on their pods."""
+    version = yaml.safe_load((chart / "Chart.yaml").read_text())["version"]
+    note = ("--set-string", f"podAnnotations.chart={version}")
+    _helm(plane, "upgrade", RELEASE, str(chart), "--wait", *_values(images, node), *note)
+
+
+def rollback(plane: ControlPlane) -> None:
+    """`helm rollback` to the revision before, until its operators are ready."""
+    _helm(plane, "rollback", RELEASE, "--wait")
+
+
+def older_chart(folder: Path) -> Path:
+    """The chart as a user had it one version ago."""
+    chart = shutil.copytree(CHART, folder / "older")
+    about = yaml.safe_load((chart / "Chart.yaml").read_text())
+    (chart / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9"}))
+    return chart
+
+
+def _values(images: Images, node: str) -> list[str]:
     repository, tag = images.operator.rsplit(":", 1)
     values = {
         "image.repository": repository,
@@ -30,11 +56,14 @@ def install(plane: ControlPlane, images: Images, *, node: str) -> None:
         "agentImage": images.trainer,
         "nodeSelector.kubernetes\\.io/hostname": node,
     }
-    sets = [part for name, value in values.items() for part in ("--set-string", f"{name}={value}")]
+    return [part for name, value in values.items() for part in ("--set-string", f"{name}={value}")]
+
+
+def _helm(plane: ControlPlane, verb: str, *arguments: str) -> None:
     done = subprocess.run(
-        [str(ensure_helm()), "install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace",
-         "--kubeconfig", str(plane.kubeconfig()), *sets],
-        env={"HOME": str(plane.folder / "helm")}, capture_output=True, text=True, timeout=HELM_SECONDS,
+        [str(ensure_helm()), verb, *arguments, "--namespace", NAMESPACE, "--kubeconfig", str(plane.kubeconfig()),
+         "--timeout", f"{HELM_SECONDS}s"],
+        env={"HOME": str(plane.folder / "helm")}, capture_output=True, text=True, timeout=2 * HELM_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -54,6 +83,11 @@ def delete_leader(plane: ControlPlane) -> None:
     """kubectl delete pod of the one that leads."""
     name = wait_leading(plane).rsplit("_", 1)[0]
     plane.api().delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+
+
+def delete_all(plane: ControlPlane) -> None:
+    """kubectl delete pod of every replica at once."""
+    plane.api().delete(f"/api/v1/namespaces/{NAMESPACE}/pods")
 
 
 def pods(plane: ControlPlane) -> list[tuple[str, str, object]]:

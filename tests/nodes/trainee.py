@@ -12,28 +12,32 @@ from trainrun_api.contract import CheckpointLayout
 from trainrun_api.lineage import merge_metrics, read_lines
 from trainrun_operator.cluster import Object
 
+from tests.api.manifests import merged
 from tests.nodes.node import DEVICE
 
 TOTAL_STEPS = 60
 INTERVAL = 20
 """Steps between two checkpoints."""
+BETWEEN_CHECKPOINTS = INTERVAL + INTERVAL // 4
+LONG_STEPS = 100_000
+"""Of a run that shall outlast whatever is done to the cluster; it is deleted in the end."""
 MOUNT = "/shared"
 
 
-def manifest(name: str, namespace: str, image: str, volume: Path) -> Object:
-    """As a user writes it; a worker requests the one device of a node."""
-    container = {
+def pod_template(volume: Path, container: dict[str, Any] | None = None) -> Object:
+    """Of a worker: it requests the one device of a node, and sees the shared volume; `container` is laid over it."""
+    usual = {
         "name": "pytorch",
         "imagePullPolicy": "Never",
         "resources": {"requests": {DEVICE: "1"}, "limits": {DEVICE: "1"}},
         "volumeMounts": [{"name": "shared", "mountPath": MOUNT}],
     }
-    template = {
-        "spec": {
-            "volumes": [{"name": "shared", "hostPath": {"path": str(volume), "type": "Directory"}}],
-            "containers": [container],
-        }
-    }
+    volumes = [{"name": "shared", "hostPath": {"path": str(volume), "type": "Directory"}}]
+    return {"spec": {"volumes": volumes, "containers": [merged(usual, container or {})]}}
+
+
+def manifest(name: str, namespace: str, image: str, volume: Path) -> Object:
+    """As a user writes it."""
     config = {
         "model": {
             "architecture": {
@@ -58,7 +62,7 @@ def manifest(name: str, namespace: str, image: str, volume: Path) -> Object:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "image": image,
-            "workers": {"replicas": 2, "devicesPerWorker": 1, "accelerator": "cpu", "template": template},
+            "workers": {"replicas": 2, "devicesPerWorker": 1, "accelerator": "cpu", "template": pod_template(volume)},
             "config": config,
             "checkpoint": {"path": f"{MOUNT}/{name}", "interval": INTERVAL, "keepLast": 10},
             "terminationGracePeriodSeconds": 60,
@@ -108,6 +112,19 @@ class Traces:
     def claims(self) -> list[dict[str, Any]]:
         """Every start of a worker group."""
         return list(_read_all(self._store, f"{CheckpointLayout.CLAIMS}/*.json"))
+
+    def saved_between_intervals(self) -> bool:
+        """Whether a checkpoint lies between those of the interval: one that somebody asked for."""
+        return any(step % INTERVAL for step in self.digests())
+
+    def assert_same_bits(self, calm: Traces) -> None:
+        """Losses and rows of every step, states of every checkpoint that both have; no replay differed."""
+        assert self.losses() == calm.losses()
+        assert self.diverged() == []
+        ours, theirs = self.digests(), calm.digests()
+        common = ours.keys() & theirs.keys()
+        assert TOTAL_STEPS in common
+        assert {step: ours[step] for step in common} == {step: theirs[step] for step in common}
 
     def _lines(self) -> dict[int, list[dict[str, Any]]]:
         folder = self._store / CheckpointLayout.METRICS

@@ -8,22 +8,26 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainrun_operator.cluster import Object
 
 from tests.api.manifests import merged
 from tests.controlplane.api import CORE
+from tests.controlplane.kubectl import Kubectl
 from tests.controlplane.stage import User
 from tests.controlplane.waiting import wait_for
-from tests.nodes import cgroups, trainee
+from tests.nodes import cgroups, network, trainee
 from tests.nodes.cluster import NodeCluster
 from tests.nodes.daemons import HEALTH
 from tests.nodes.machine import CGROUP, CGROUPS
 from tests.nodes.node import Node
 from tests.nodes.trainee import Traces
 
+T = TypeVar("T")
+
 NAMESPACE = "default"
+LOOK_SECONDS = 0.2
 
 
 class NodeUser(User):
@@ -34,12 +38,18 @@ class NodeUser(User):
     def __init__(self, cluster: NodeCluster) -> None:
         super().__init__(cluster.api, NAMESPACE)
         self.cluster = cluster
+        self.kubectl = Kubectl(cluster.plane.kubeconfig(), NAMESPACE)
 
     def create_run(self, name: str, patch: dict[str, Any] | None = None) -> Traces:
         """kubectl apply of the trainee, patched; what it will leave on the volume."""
         run = trainee.manifest(name, self.namespace, self.cluster.images.trainer, self.cluster.shared)
         self.api.create(f"{self.runs_path}?fieldValidation=Strict", merged(run, patch or {}))
         return Traces(self.cluster.shared, name)
+
+    def create_program(self, name: str, command: list[str]) -> None:
+        """kubectl apply of a user's own image with this command, with the same pods but no configuration of ours."""
+        own = {"image": self.cluster.images.program, "command": command, "config": None}
+        self.create_run(name, {"spec": own})
 
     def wait_step(self, name: str, step: int) -> None:
         """Until this step is done."""
@@ -57,6 +67,12 @@ class NodeUser(User):
         found = self._wait(look, f"{name} to succeed", name)
         assert found is not None
         return found
+
+    def wait_observed(self, name: str) -> None:
+        """Until an operator has taken note of an edit that changes nothing for the attempt that runs."""
+        self.edit_run(name, {"failurePolicy": {"maxRestarts": 10 + self.run(name)["metadata"]["generation"]}})
+        wanted = self.run(name)["metadata"]["generation"]
+        self._wait(lambda: self.run(name)["status"].get("observedGeneration") == wanted, "an edit to be seen", name)
 
     def wait(self, look: Callable[[], object], name: str, what: str) -> None:
         """Until it is so."""
@@ -102,6 +118,34 @@ class NodeUser(User):
         finally:
             self.api.merge(path, {"metadata": {"labels": {HEALTH: "Schedulable"}}, "spec": {"taints": None}})
 
+    @contextmanager
+    def node_cordoned(self, node: Node) -> Iterator[None]:
+        """kubectl cordon: what runs there goes on, and nothing new comes."""
+        self.kubectl("cordon", node.name)
+        try:
+            yield
+        finally:
+            self.kubectl("uncordon", node.name)
+
+    @contextmanager
+    def node_drained(self, node: Node) -> Iterator[None]:
+        """kubectl drain, until its pods are gone; afterwards new ones may come."""
+        self.kubectl("drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data")
+        try:
+            yield
+        finally:
+            self.kubectl("uncordon", node.name)
+
+    @contextmanager
+    def pod_partitioned(self, pod: Object) -> Iterator[None]:
+        """Packets from and to it are dropped, without a word to either side; its node is well."""
+        node, address = self.node_of(pod), pod["status"]["podIP"]
+        network.cut_pod(node.place, address, is_cut=True)
+        try:
+            yield
+        finally:
+            network.cut_pod(node.place, address, is_cut=False)
+
     def kill_worker(self, pod: Object) -> None:
         """SIGKILL to the pod's one training process."""
         os.kill(self._worker(pod), signal.SIGKILL)
@@ -109,6 +153,10 @@ class NodeUser(User):
     def story(self, name: str) -> str:
         """Also what the pods' containers said."""
         return f"{super().story(name)}\n{self._logs(name)}"
+
+    def _wait(self, look: Callable[[], T], what: str, name: str) -> T:
+        # seldom: the looks themselves would be most of the API server's work
+        return wait_for(look, what, self.patience_seconds, seen=lambda: self.story(name), every=LOOK_SECONDS)
 
     def _worker(self, pod: Object) -> int:
         node = CGROUPS / "freezer" / CGROUP / pod["spec"]["nodeName"]

@@ -123,10 +123,20 @@ def wake_for(situation: Situation) -> datetime | None:
 
 
 def excluded_now(status: TrainingRunStatus, nodes: NodesFacts, now: datetime) -> tuple[str, ...]:
-    """Nodes that a new attempt avoids: blamed ones, except those that are well again for a while."""
+    """Nodes that a new attempt avoids: blamed ones, except those that are well again for a while.
+
+    The scheduler avoids what is not Ready or gone by itself. A pod that waits for want of nodes may take such a node
+    the moment it comes back: where there is no spare, nothing else would ever end the wait.
+    """
     return tuple(
-        n for n in status.nodes.excluded if not _is_well_again(nodes.deviating.get(n), _left_at(status, n), now)
+        n
+        for n in status.nodes.excluded
+        if _takes_pods(nodes.deviating.get(n)) and not _is_well_again(nodes.deviating[n], _left_at(status, n), now)
     )
+
+
+def _takes_pods(node: NodeFacts | None) -> bool:
+    return node is not None and node.exists and node.ready is True
 
 
 def _left_at(status: TrainingRunStatus, name: str) -> datetime | None:
@@ -135,8 +145,8 @@ def _left_at(status: TrainingRunStatus, name: str) -> datetime | None:
     return max((e for e in ends if e is not None), default=None)
 
 
-def _is_well_again(node: NodeFacts | None, left_at: datetime | None, now: datetime) -> bool:
-    if node is None or not node.exists or node.ready is not True or node.mark or node.ready_since is None:
+def _is_well_again(node: NodeFacts, left_at: datetime | None, now: datetime) -> bool:
+    if node.mark or node.ready_since is None:
         return False
     since = max(node.ready_since, left_at) if left_at is not None else node.ready_since
     return (now - since).total_seconds() >= FLAP_SECONDS

@@ -86,6 +86,13 @@ class Situation:
         return record.step if record is not None and record.attempt == self.current.number else None
 
     @property
+    def is_mute(self) -> bool:
+        """A user's own program that runs and reports nothing: its agent answers, and knows of no worker's record."""
+        record = self.observed.progress.record
+        is_ours = record is not None and record.attempt == self.current.number and not record.workers
+        return is_ours and bool(self.spec.command)
+
+    @property
     def last_step_at(self) -> datetime | None:
         """When the newest known step was completed; steps made before a queue took the nodes do not count."""
         return _step_at(self.observed, self.current)

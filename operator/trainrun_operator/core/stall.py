@@ -67,10 +67,10 @@ def limit_seconds(situation: Situation, record: Progress) -> float:
 
 
 def startup_deadline(situation: Situation) -> datetime | None:
-    """When the first step must have been made; None: it was, or the clock has not started."""
+    """When the first step must have been made; None: it was, nobody would tell, or the clock has not started."""
     attempt = situation.current
     scheduled = from_text(attempt.scheduled_at)
-    if attempt.first_step_at is not None or scheduled is None:
+    if attempt.first_step_at is not None or scheduled is None or situation.is_mute:
         return None
     return scheduled + timedelta(seconds=situation.spec.health.startup_timeout_seconds)
 

@@ -176,7 +176,7 @@ def _watch(situation: Situation, status: TrainingRunStatus, choice: Choice) -> W
     heard = frozenset(i for i, a in agents.items() if a.heard_at is not None and a.silent_since is None)
     return Watch(
         attempt=attempt.number,
-        is_suspect=choice.is_suspect or attempt.first_step_at is None,
+        is_suspect=choice.is_suspect or (attempt.first_step_at is None and not situation.is_mute),
         first_step_missing=attempt.first_step_at is None,
         step_age_limit_seconds=limit,
         phase=record.phase if is_ours and record is not None else "",

@@ -172,7 +172,8 @@ def _by_exit_code(pod: PodFacts, end: Terminated) -> Finding | None:
         cause = CAUSE_OF_SIGNAL[code - 128]
         return _make(pod, cause, "Likely", f"exited {code}", 2 if cause == "Terminated" else 1)
     if code in CAUSE_OF_SHELL_EXIT:
-        return _make(pod, CAUSE_OF_SHELL_EXIT[code], "Certain", f"exited {code}: its command cannot be run", 1)
+        why = said.message if said else "its command cannot be run"
+        return _make(pod, CAUSE_OF_SHELL_EXIT[code], "Certain", f"exited {code}: {why}", 1)
     if said is None and code == 0:
         return _make(pod, "Unexplained", "Unknown", "exited 0 without a termination message", 3)
     text = f"exited {code}: {said.message}" if said else f"exited {code} without a termination message"

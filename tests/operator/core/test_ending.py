@@ -151,6 +151,7 @@ def test_an_unproved_end_waits_for_more_words(said):
         (ended_pod(1, 134), "Aborted", "Restarting", 1),
         (ended_pod(1, 143), "Terminated", "Restarting", 0),
         (ended_pod(1, 127), "CommandNotFound", "Failed", 0),
+        (ended_pod(1, 127, words(127)), "CommandNotFound", "Failed", 0),
         (ended_pod(1, 1, words(1, cause="PeerLost")), "PeerLost", "Restarting", 0),
         (ended_pod(1, 1, words(1, signal=11)), "SegmentationFault", "Restarting", 1),
         (make_pod(1, phase="Failed", reason="Evicted", message="node was low on memory"), "Evicted", "Restarting", 0),
@@ -173,6 +174,13 @@ def test_each_way_of_failing_has_its_cause_and_its_price(pod, expected, reason, 
     assert decision.status.get("restarts", 0) == spends
     assert decision.actions[0] == ABORT
     assert decision.status["failure"]["cause"] == expected
+
+
+def test_a_command_that_cannot_be_found_is_named():
+    """The agent knows its name; a container that ended without the agent leaves the code alone."""
+    said = words(127, message="cannot start 'train.py': no such file")
+    assert "cannot start 'train.py'" in decide(running(pods=(make_pod(0), ended_pod(1, 127, said)))).message
+    assert "its command cannot be run" in decide(running(pods=(make_pod(0), ended_pod(1, 127)))).message
 
 
 def test_a_contract_code_outranks_a_peers_earlier_error():

@@ -144,6 +144,25 @@ def test_startup_has_a_limit_from_all_pods_scheduled(age, rule):
         assert decision.next_wake == ago(-1)
 
 
+@pytest.mark.parametrize(
+    ("progress", "rule", "reason"),
+    [
+        (make_progress(step=None, step_age_seconds=None, phase="starting"), "attempt_runs", "Running"),
+        (make_progress(step=None, step_age_seconds=None, phase="starting", workers=[{"rank": 0}]), "never_started", ""),
+        (make_progress(1, step=None, step_age_seconds=None), "never_started", ""),
+        (ProgressFacts(0), "never_started", ""),
+    ],
+    ids=["reports nothing", "reports, and no step", "of another attempt", "no agent answers"],
+)
+def test_a_users_program_that_reports_nothing_is_not_waited_for(progress, rule, reason):
+    """Plain torchrun: nobody would ever tell its first step, so none is asked for once its agent answers."""
+    attempt = make_attempt(first_step_at=None, scheduled_at=ago(1800).isoformat())
+    decision = decide(running(attempt=attempt, progress=progress, spec=make_spec(command=["train.py"])))
+    assert decision.rule == rule
+    if reason:
+        assert (decision.reason, decision.watch.is_suspect) == (reason, False)
+
+
 def test_the_second_slow_start_fails_the_run():
     """One more try, then a person must look."""
     attempt = make_attempt(first_step_at=None, scheduled_at=ago(1800).isoformat())

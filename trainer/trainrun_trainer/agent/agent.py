@@ -14,8 +14,9 @@ from typing import Any, Dict, List, Optional, Tuple
 from trainrun_api.contract import TERMINATION_MESSAGE_LIMIT_BYTES, ExitCode, ProgressFile, TerminationMessage
 
 from trainrun_trainer.agent import devices, ending, files, metrics, proctree, progress
+from trainrun_trainer.agent.command import why_not_startable
 from trainrun_trainer.agent.ending import End, Stop
-from trainrun_trainer.agent.keeper import Keeper
+from trainrun_trainer.agent.keeper import NOT_STARTED, Keeper
 from trainrun_trainer.agent.peers import Peers
 from trainrun_trainer.agent.rendezvous import wait_for_name
 from trainrun_trainer.agent.sampling import Sampler
@@ -61,8 +62,10 @@ class Agent:
 
     def run(self, keeper: Keeper, wake_r: int) -> int:
         """Everything between the first signal handler and the exit code."""
-        refusal = self._prepare()
-        returncode: Optional[int] = None
+        refusal = why_not_startable(self._command)
+        returncode = NOT_STARTED if refusal is not None else None
+        if refusal is None:
+            refusal = self._prepare()
         if refusal is None:
             pumping = pump(keeper.output_r, 1, self._tail)
             self._peers.start()

@@ -26,7 +26,7 @@ class Stop:
 class End:
     """What the agent knows when nothing of its tree is left."""
 
-    returncode: Optional[int]  # of the launcher or command; minus the signal; None: it was never started
+    returncode: Optional[int]  # of the launcher or command; minus the signal; None: it was never tried
     result: Optional[Mapping[str, Any]]  # the launcher's last word
     progress: Mapping[str, Any]  # contract.Progress of this pod
     stop: Optional[Stop]
@@ -38,7 +38,7 @@ class End:
 def verdict(end: End) -> Dict[str, Any]:
     """Fields of the termination message: exit code, cause, sentence, steps and checkpoints."""
     if end.refusal is not None:
-        return _fields(end, ExitCode.ERROR, end.refusal)
+        return _fields(end, end.returncode or ExitCode.ERROR, end.refusal)
     if end.stop is not None and end.stop.killed_after_seconds is not None:
         return _fields(end, end.stop.exit_code, _overrun(end, end.stop))
     if end.stop is not None and end.returncode is None:

@@ -102,7 +102,7 @@ def attempt_runs(situation: Situation) -> Choice:
     wake = earliest(
         capacity.told_at(situation), stall.startup_deadline(situation), time_limit_at(situation), _blind_at(situation)
     )
-    if attempt.first_step_at is None:
+    if attempt.first_step_at is None and not situation.is_mute:
         return Choice(reasons.STARTING, facts, wake=wake)
     measured = stall.measure(situation)
     is_slow = measured is not None and measured.age_seconds > measured.limit_seconds / 2
