@@ -25,7 +25,8 @@ GROW_FIRST_SECONDS = 600.0
 stops in a row shall not cost more than the missing worker."""
 
 GROW_LONGEST_SECONDS = 4 * 3600.0
-"""That time doubles, up to this, with each stop after which the nodes could not be had."""
+"""That time doubles, up to this, with each stop after which the nodes could not be had. Such a stop also counts the
+nodes anew: those that were there and not to be had are not asked for again."""
 
 GROW_LOOK_SECONDS = 60.0
 """A node that joins is no event of a run that does not use it, so it is looked for this often."""
