@@ -181,7 +181,7 @@ def goes_on_with_fewer_workers(stage: Stage) -> None:
     stage.nodes.lose(lost)
     stage.nodes.remove(lost)
     wait_for(
-        lambda: "It goes on with 2 workers at" in stage.wait_reason("a", "WaitingForCapacity")["message"],
+        lambda: "It goes on with 2 of 3 workers at" in stage.wait_reason("a", "WaitingForCapacity")["message"],
         "the choice to be told",
     )
     stage.wait_running("a", 2, workers=2)

@@ -69,7 +69,7 @@ def test_a_part_of_the_gang_goes_on_after_the_patience(held, rule):
     decision = decide(waiting(held))
     assert decision.rule == rule
     if rule == "waiting_for_capacity":
-        assert f"It goes on with 3 workers at {to_text(ago(-1))} if nothing changes." in decision.message
+        assert f"It goes on with 3 of 4 workers at {to_text(ago(-1))} if nothing changes." in decision.message
         assert decision.next_wake == ago(-1)
         return
     assert decision.actions[0] == StopJob("a-a2", "job-2", "abort", 1)

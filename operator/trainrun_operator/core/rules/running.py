@@ -90,7 +90,8 @@ def waiting_for_capacity(situation: Situation) -> Choice | None:
         return None
     why = waiting.why
     if waiting.fewer is not None and waiting.gives_up_at is not None:
-        why += f" It goes on with {waiting.fewer} workers at {to_text(waiting.gives_up_at)} if nothing changes."
+        wanted, at = situation.spec.workers.replicas, to_text(waiting.gives_up_at)
+        why += f" It goes on with {waiting.fewer} of {wanted} workers at {at} if nothing changes."
     facts = {"waiting": waiting.waiting, "total": waiting.total, "why": why}
     wake = earliest(waiting.gives_up_at, waiting.look_again_at)
     return Choice(reasons.WAITING_FOR_CAPACITY, facts, wake=wake)
