@@ -26,7 +26,11 @@ class WorkersSpec(StrictCamel):
 
     replicas: int = Field(1, le=8192, description="Worker pods, one per node; at least 1 (a rule says so).")
     min_replicas: int | None = Field(
-        None, ge=1, le=8192, description="The run may go on with this many workers when no more can be had."
+        None,
+        ge=1,
+        le=8192,
+        description="The run goes on with as few workers as this when no more can be had, with the same global batch, "
+        "and takes all replicas again when nodes return; absent: it waits for all.",
     )
     spares: int = Field(0, ge=0, le=64, description="Warm extra pods; comes with a later version, 0 today.")
     devices_per_worker: int = Field(1, ge=1, le=64, description="Devices, and so worker processes, per pod.")
@@ -213,7 +217,16 @@ class AttemptStatus(LenientCamel):
     job: str = ""
     job_uid: str | None = Field(None, alias="jobUID")
     generation: int = 0
-    replicas: int | None = None
+    replicas: int | None = Field(None, description="Workers that it runs on.")
+    wanted_replicas: int | None = Field(
+        None, description="spec.workers.replicas when it started; absent unless it runs on fewer."
+    )
+    nodes_for_all: int | None = Field(
+        None, description="On fewer workers: good nodes that must be there before it is stopped to take all again."
+    )
+    scheduled_replicas: int | None = Field(
+        None, description="Workers that had nodes when it ended because the others got none."
+    )
     started_at: str | None = None
     scheduled_at: str | None = None
     first_step_at: str | None = None

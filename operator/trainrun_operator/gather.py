@@ -12,6 +12,7 @@ from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Cluster, Key, Object
 from trainrun_operator.core import capacity
 from trainrun_operator.core.observed import JobFacts, Observed, PodFacts, Rival, RunFacts
+from trainrun_operator.core.pytorchjob import KUEUE_PREFIX
 from trainrun_operator.core.situation import open_attempt
 from trainrun_operator.core.times import from_text
 from trainrun_operator.facts import job_facts, nodes_facts, pod_facts
@@ -84,6 +85,7 @@ class Gatherer:
             spec=spec,
             spec_error=error,
             status=TrainingRunStatus.model_validate(run.get("status") or {}),
+            has_queue=any(name.startswith(KUEUE_PREFIX) for name in metadata.get("labels") or {}),
         )
 
     def _spec(self, run: Object) -> tuple[TrainingRunSpec | None, str | None]:

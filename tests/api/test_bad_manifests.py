@@ -60,7 +60,7 @@ def test_not_yet_available_comes_last() -> None:
         good(), {"spec": {"workers": {"minReplicas": 5, "spares": 2}, "stages": [{"name": "a", "kind": "report"}] * 2}}
     )
     kinds = [problem.kind for problem in validate(manifest)]
-    assert kinds == sorted(kinds) == ["cross", "cross", "later", "later", "later"]
+    assert kinds == sorted(kinds) == ["cross", "cross", "later", "later"]
 
 
 FINE = {
@@ -81,6 +81,12 @@ FINE = {
     },
     "pod-fields": {"spec": {"workers": {"template": {"spec": {"tolerations": [{"key": "x"}], "hostIPC": True}}}}},
     "scaled": {"spec": {"workers": {"replicas": 4}}},
+    "fewer-workers": {"spec": {"workers": {"replicas": 4, "minReplicas": 2}}},
+    "fewer-workers-but-not-three": {"spec": {"workers": {"replicas": 4, "minReplicas": 1}}},
+    "no-fewer-workers": {"spec": {"workers": {"minReplicas": 2}, "config": {"parallel": {"dp_shard": 2}}}},
+    "own-program-on-fewer": {
+        "spec": {"config": None, "command": ["train.py"], "workers": {"replicas": 4, "minReplicas": 3}}
+    },
     "longer": {"spec": {"config": {"total_steps": 400}}},
     "time-limit": {"spec": {"maxAttemptSeconds": 600}},
     "name-of-45": {"metadata": {"name": "a" * 45}},

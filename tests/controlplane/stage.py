@@ -81,13 +81,16 @@ class User:
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def wait_running(self, name: str, attempt: int, *, but_not: Sequence[Object] = ()) -> list[Object]:
-        """Until all pods of the attempt run; returns them. Pods of an earlier run do not count."""
+    def wait_running(
+        self, name: str, attempt: int, *, but_not: Sequence[Object] = (), workers: int | None = None
+    ) -> list[Object]:
+        """Until all pods of the attempt run; returns them. Pods of an earlier run do not count. `workers`: how many it
+        shall have if not as many as the spec wants."""
         others = {pod["metadata"]["uid"] for pod in but_not}
 
         def look() -> list[Object]:
             pods = [pod for pod in self.pods(name, attempt) if pod["metadata"]["uid"] not in others]
-            wanted = self.run(name)["spec"]["workers"]["replicas"]
+            wanted = workers or self.run(name)["spec"]["workers"]["replicas"]
             return pods if len(pods) == wanted and all(p["status"]["phase"] == "Running" for p in pods) else []
 
         return self._wait(look, f"attempt {attempt} of {name} to run", name)

@@ -172,6 +172,30 @@ def waits_for_nodes(stage: Stage) -> None:
     assert stage.attempts("a") == [(0, None)]
 
 
+def goes_on_with_fewer_workers(stage: Stage) -> None:
+    """No spare node: two of three workers train on; the next attempt, whatever its cause, asks for all again."""
+    whole_node = {"containers": [{"name": "pytorch", "resources": {"requests": {"cpu": "60"}}}]}
+    workers = {"replicas": 3, "minReplicas": 2, "template": {"spec": whole_node}}
+    stage.create_run("a", {"spec": {"workers": workers, "config": {"global_batch_rows": 12}}})
+    lost = stage.wait_running("a", 0)[2]["spec"]["nodeName"]
+    stage.nodes.lose(lost)
+    stage.nodes.remove(lost)
+    wait_for(
+        lambda: "It goes on with 2 of 3 workers at" in stage.wait_reason("a", "WaitingForCapacity")["message"],
+        "the choice to be told",
+    )
+    stage.wait_running("a", 2, workers=2)
+    stage.wait_reason("a", "RunningOnFewerWorkers")
+    status = stage.run("a")["status"]
+    assert (status["replicas"], status["attempts"][2]["wantedReplicas"]) == (2, 3)
+    stage.node_names.append(f"{lost}-next")
+    stage.nodes.add(stage.node_names[-1])
+    stage.edit_run("a", {"restartToken": "1"})
+    stage.wait_running("a", 3)
+    causes = ["NodeLost", "GangIncomplete", "RestartRequested", None]
+    assert stage.attempts("a") == list(enumerate(causes))
+
+
 def is_made_again_under_its_name(stage: Stage) -> None:
     """The second run of the name waits until nothing of the first is left."""
     stage.create_run("a")
@@ -199,6 +223,7 @@ STORIES: dict[str, Story] = {
         loses_its_job,
         waits_in_a_queue,
         waits_for_nodes,
+        goes_on_with_fewer_workers,
         is_made_again_under_its_name,
     )
 }

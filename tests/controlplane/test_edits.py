@@ -56,7 +56,7 @@ EDITS: dict[str, Edit] = {
     "terminationGracePeriodSeconds": Edit({"terminationGracePeriodSeconds": 77}, "next", '"77"'),
     "ttlSecondsAfterFinished": Edit({"ttlSecondsAfterFinished": 100000}, "next"),
     "workers.replicas": Edit({"workers": {"replicas": 1}}, "now", says="WorkersChanged"),
-    "workers.minReplicas": Edit({"workers": {"minReplicas": 1}}, "refused", says=LATER),
+    "workers.minReplicas": Edit({"workers": {"minReplicas": 1}}, "next"),
     "workers.spares": Edit({"workers": {"spares": 1}}, "refused", says=LATER),
     "workers.devicesPerWorker": Edit({"workers": {"devicesPerWorker": 2}}, "next", '"nprocPerNode": "2"'),
     "workers.accelerator": Edit({"workers": {"accelerator": "cuda"}}, "next", "nvidia.com/gpu"),

@@ -97,6 +97,21 @@ def test_a_faulted_run_succeeds_with_the_same_losses(
     assert marked(workdir) == []
 
 
+def test_with_too_few_nodes_it_goes_on_with_fewer_workers(
+    tmp_path: Path, workdir: Path, story: Story, calm: Story
+) -> None:
+    """One slot for two workers, of which one may be enough: the same rows in the same order, nearly the same loss."""
+    file = write_manifest(tmp_path, lambda manifest: manifest["spec"]["workers"].update(minReplicas=1))
+    code, out, err = train(file, workdir, "--nodes", "1")
+    assert code == 0, out + err
+    attempts = story.status()["attempts"]
+    assert [(a["cause"], a["replicas"]) for a in attempts] == [("GangIncomplete", 2), ("Done", 1)]
+    assert "got nodes for 1 of 2 workers; the run goes on with 1 (spec.workers.minReplicas=1)" in out
+    mine, theirs = story.metrics(), calm.metrics()
+    assert [(m["step"], m["rows_digest"]) for m in mine] == [(m["step"], m["rows_digest"]) for m in theirs]
+    assert [m["loss"] for m in mine] == pytest.approx([m["loss"] for m in theirs], rel=0.01)
+
+
 def test_ctrl_c_saves_and_the_same_command_goes_on(file: Path, workdir: Path, story: Story, calm: Story) -> None:
     """Exit 10, a checkpoint at the stop step, no process; then, edited, Succeeded and equal; then nothing to do."""
     process = start(file, workdir)

@@ -67,6 +67,20 @@ def test_pods_are_listed_anew_when_their_job_is_over_without_their_word(conditio
     assert len(gather(cluster, clock, key)) == 2
 
 
+@pytest.mark.parametrize(("label", "has_queue"), [("kueue.x-k8s.io/queue-name", True), ("team", False)])
+def test_a_run_with_a_queue_is_known_by_its_label(label: str, has_queue: bool) -> None:
+    """Before the queue has done anything."""
+    clock = FakeClock()
+    cluster = FakeCluster(clock)
+    key = World(clock, cluster).add_run("a")
+    run = cluster.store.get("TrainingRun", key)
+    assert run is not None
+    cluster.store.replace({**run, "metadata": {**run["metadata"], "labels": {label: "research"}}})
+    gathered = gatherer(cluster, clock).gather(key)
+    assert gathered is not None
+    assert gathered.observed.run.has_queue == has_queue
+
+
 def gather(cluster: FakeCluster, clock: Clock, key: Key) -> tuple[object, ...]:
     """The pods of one pass."""
     gathered = gatherer(cluster, clock).gather(key)

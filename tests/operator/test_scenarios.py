@@ -190,6 +190,40 @@ def test_without_nodes_a_run_waits_for_free_and_starts_when_there_are_some():
     assert sim.finish(key)["result"] == "Succeeded"
 
 
+def test_without_a_spare_node_a_run_goes_on_with_fewer_and_takes_all_when_nodes_return():
+    """Three workers on three nodes, one of which goes for half an hour: two train, and the third comes back in."""
+    sim = Simulation(nodes=3)
+    config = sim.world.store.get("TrainingRun", sim.world.add_run("x", suspend=True))["spec"]["config"]
+    wanted = {"replicas": 3, "minReplicas": 2, "accelerator": "cpu"}
+    key = sim.world.add_run("a", workers=wanted, config={**config, "total_steps": 3000})
+    at_step(sim, key, 25)
+    sim.world.remove_node("n1")
+    sim.run(1800)
+    status = sim.world.status(key)
+    assert (status["conditions"][0]["reason"], status["replicas"]) == ("RunningOnFewerWorkers", 2)
+    assert len(sim.world.status(key)["attempts"]) == 3
+    sim.world.add_node("replacement")
+    status = sim.finish(key)
+    assert (status["result"], status["restarts"]) == ("Succeeded", 0)
+    assert causes(status) == ["NodeLost", "GangIncomplete", "CapacityReturned", "Done"]
+    assert [a["replicas"] for a in status["attempts"]] == [3, 3, 2, 3]
+    assert status["goodput"]["secondsByClass"]["waitingCapacity"] < 40
+
+
+def test_a_node_that_joins_for_others_is_tried_once():
+    """It is never free for the run: asked for after ten minutes, then known not to be meant."""
+    sim = Simulation(nodes=2)
+    config = sim.world.store.get("TrainingRun", sim.world.add_run("x", suspend=True))["spec"]["config"]
+    wanted = {"replicas": 3, "minReplicas": 2, "accelerator": "cpu"}
+    key = sim.world.add_run("a", workers=wanted, config={**config, "total_steps": 3000})
+    sim.run(300)
+    sim.world.add_node("other")
+    sim.world.taken = {"other"}
+    status = sim.finish(key)
+    assert (status["result"], status["restarts"]) == ("Succeeded", 0)
+    assert causes(status) == ["GangIncomplete", "CapacityReturned", "GangIncomplete", "Done"]
+
+
 def test_two_half_scheduled_gangs_do_not_block_each_other_for_ever():
     """Two runs of 3 workers on 4 nodes, whose pods get 2 nodes each: both succeed in the end."""
     sim = Simulation(nodes=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 from trainrun_operator.cluster import Key
@@ -67,6 +68,8 @@ class Invariants:
             if "endedAt" in attempt:
                 known = self.closed[key].setdefault(attempt["number"], attempt["cause"])
                 assert known == attempt["cause"], f"{key}: attempt {attempt['number']} was judged twice"
+        for before, attempt in pairwise([{}, *attempts]):
+            self._size(key, before, attempt)
         limit = 10
         assert status["restarts"] <= limit, f"{key}: budget exceeded"
         spent = sum(1 for cause in self.closed[key].values() if cause in SPENDING_CAUSES)
@@ -74,6 +77,21 @@ class Invariants:
         assert status["restarts"] == spent, f"{key}: {status['restarts']} restarts for {self.closed[key]}"
         for condition in status["conditions"]:
             assert condition["message"], f"{key}: a condition without words: {condition}"
+
+    def _size(self, key: Key, before: dict[str, Any], attempt: dict[str, Any]) -> None:
+        """Never fewer workers than may be, and fewer than wanted only right after an attempt that lacked nodes."""
+        run = self.sim.world.store.get("TrainingRun", key)
+        assert run is not None
+        least = run["spec"]["workers"].get("minReplicas", attempt["replicas"])
+        assert attempt["replicas"] >= least, f"{key}: {attempt} runs on too few"
+        wanted = attempt.get("wantedReplicas")
+        if wanted is not None:
+            assert attempt["replicas"] < wanted, f"{key}: {attempt} wants no more than it has"
+            if before:  # the history is bounded
+                assert before["cause"] == "GangIncomplete", f"{key}: {attempt} is smaller, and nobody knows why"
+                assert attempt["replicas"] <= before["scheduledReplicas"], f"{key}: {attempt} is not what it got"
+        if before.get("cause") == "CapacityReturned":
+            assert before["wantedReplicas"] > before["replicas"], f"{key}: {before} lacked nothing"
 
     def _terminal(self, key: Key, status: dict[str, Any]) -> None:
         result = (status.get("result"), status.get("endedAt"))

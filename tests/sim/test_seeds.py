@@ -42,6 +42,8 @@ def build(seed: int) -> tuple[Simulation, list[Key]]:
         name = f"r{n}"
         config = small_spec(name)["config"] | {"total_steps": between(100, 400, seed, "steps", n)}
         workers = {"replicas": between(1, 3, seed, "replicas", n), "accelerator": "cpu"}
+        if unit(seed, "elastic", n) < 0.4:
+            workers["minReplicas"] = between(1, int(str(workers["replicas"])), seed, "least", n)
         grace = between(10, 60, seed, "grace", n)
         runs.append(sim.world.add_run(name, config=config, workers=workers, terminationGracePeriodSeconds=grace))
     return sim, runs

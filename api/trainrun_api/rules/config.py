@@ -6,6 +6,7 @@ import re
 
 from trainrun_api.rules.base import OK, Facts, Rule, Values, pick
 from trainrun_api.train_config import Architecture, TrainConfig
+from trainrun_api.world import fills_mesh, shares_batch
 
 _SOURCE_NAME = "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 _ARCHITECTURE = "spec.config.model.architecture"
@@ -107,25 +108,56 @@ def _mesh(facts: Facts) -> Values | None:
     if facts.spec.config is None:
         return OK
     parallel, world = facts.spec.config.parallel, _world(facts)
-    shard = parallel.dp_shard
-    product = parallel.dp_replicate * (shard or 1) * parallel.tp
-    if world < 1 or ((product == world) if shard is not None else world % product == 0):
+    if world < 1 or fills_mesh(facts.spec.config, world):
         return OK
-    return {"replicate": parallel.dp_replicate, "shard": shard or "null", "tp": parallel.tp, "world": world}
+    shard = parallel.dp_shard or "null"
+    return {"replicate": parallel.dp_replicate, "shard": shard, "tp": parallel.tp, "world": world}
 
 
 def _batch(facts: Facts) -> Values | None:
     config = facts.spec.config
     if config is None:
         return OK
-    ranks = _world(facts) // config.parallel.tp
-    per_pass = config.micro_batch_rows * ranks
-    if ranks < 1 or config.global_batch_rows % per_pass == 0:
+    world = _world(facts)
+    if shares_batch(config, world):
         return OK
-    return {"got": config.global_batch_rows, "micro": config.micro_batch_rows, "ranks": ranks, "unit": per_pass}
+    ranks, micro = world // config.parallel.tp, config.micro_batch_rows
+    return {"got": config.global_batch_rows, "micro": micro, "ranks": ranks, "unit": micro * ranks}
+
+
+def _fewest_world(facts: Facts) -> int | None:
+    """Ranks of minReplicas workers; None if that says nothing more than replicas does."""
+    workers = facts.spec.workers
+    if workers.min_replicas is None or workers.min_replicas >= workers.replicas:
+        return None
+    return workers.min_replicas * workers.devices_per_worker
+
+
+def _fewest_mesh(facts: Facts) -> Values | None:
+    config, world = facts.spec.config, _fewest_world(facts)
+    if config is None or world is None or fills_mesh(config, world):
+        return OK
+    shard = config.parallel.dp_shard or "null"
+    sizes = {"replicate": config.parallel.dp_replicate, "shard": shard, "tp": config.parallel.tp}
+    return {"got": facts.spec.workers.min_replicas, "world": world, **sizes}
+
+
+def _fewest_batch(facts: Facts) -> Values | None:
+    config, world = facts.spec.config, _fewest_world(facts)
+    if config is None or world is None or shares_batch(config, world):
+        return OK
+    ranks, micro = world // config.parallel.tp, config.micro_batch_rows
+    values = {"got": facts.spec.workers.min_replicas, "ranks": ranks, "rows": config.global_batch_rows}
+    return {**values, "micro": micro, "unit": micro * ranks}
 
 
 _RANKS = f"({_WORLD} / {_TP})"
+_FEWEST = "self.workers.minReplicas"
+_FEWEST_WORLD = f"({_FEWEST} * {pick('workers.devicesPerWorker', '1')})"
+_FEWEST_RANKS = f"({_FEWEST_WORLD} / {_TP})"
+_SAYS_NOTHING_NEW = (
+    f"!has(self.config) || !has(self.workers) || !has({_FEWEST}) || {_FEWEST} >= {pick('workers.replicas', '1')}"
+)
 
 RULES = (
     Rule(
@@ -256,5 +288,42 @@ RULES = (
             "unit": f"{_MICRO} * {_RANKS}",
         },
         check=_batch,
+    ),
+    Rule(
+        id="min-replicas-fill-mesh",
+        at="spec",
+        child="workers.minReplicas",
+        cel=f"{_SAYS_NOTHING_NEW} || ({_SHARD} "
+        f"? {_REPLICATE} * {pick('config.parallel.dp_shard', '1')} * {_TP} == {_FEWEST_WORLD} "
+        f": {_FEWEST_WORLD} % ({_REPLICATE} * {_TP}) == 0)",
+        message="spec.workers.minReplicas={got} makes {world} ranks (x devicesPerWorker), which spec.config.parallel "
+        "dp_replicate={replicate} x dp_shard={shard} x tp={tp} does not fill; "
+        "leave dp_shard out and let the others divide {world}",
+        values={
+            "got": _FEWEST,
+            "world": _FEWEST_WORLD,
+            "replicate": _REPLICATE,
+            "shard": f"({_SHARD} ? string({pick('config.parallel.dp_shard', '1')}) : 'null')",
+            "tp": _TP,
+        },
+        check=_fewest_mesh,
+    ),
+    Rule(
+        id="min-replicas-share-batch",
+        at="spec",
+        child="workers.minReplicas",
+        cel=f"{_SAYS_NOTHING_NEW} || {_FEWEST_WORLD} < {_TP} || "
+        f"self.config.global_batch_rows % ({_MICRO} * {_FEWEST_RANKS}) == 0",
+        message="spec.workers.minReplicas={got} makes {ranks} data-parallel ranks (x devicesPerWorker / tp), over "
+        "which spec.config.global_batch_rows={rows} in micro-batches of {micro} does not divide; "
+        "make global_batch_rows a multiple of {unit}, or use another minReplicas",
+        values={
+            "got": _FEWEST,
+            "ranks": _FEWEST_RANKS,
+            "rows": "self.config.global_batch_rows",
+            "micro": _MICRO,
+            "unit": f"{_MICRO} * {_FEWEST_RANKS}",
+        },
+        check=_fewest_batch,
     ),
 )

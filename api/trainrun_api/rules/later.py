@@ -58,16 +58,6 @@ RULES = (
         kind="later",
     ),
     Rule(
-        id="min-replicas-later",
-        at="spec.workers",
-        child="minReplicas",
-        cel="!has(self.minReplicas)",
-        message="spec.workers.minReplicas={got} is not yet available in this version; leave it out",
-        values={"got": "self.minReplicas"},
-        check=_given(lambda facts: facts.spec.workers.min_replicas, None),
-        kind="later",
-    ),
-    Rule(
         id="stage-kinds-later",
         at="spec",
         child="stages",

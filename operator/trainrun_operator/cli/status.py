@@ -62,16 +62,32 @@ def _facts(run_dir: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _attempts(attempts: list[Mapping[str, Any]]) -> Table:
     table = Table(
-        "attempt", "started", "steps", "in place", "nodes", "ended by", box=None, pad_edge=False, padding=(0, 2)
+        "attempt",
+        "started",
+        "workers",
+        "steps",
+        "in place",
+        "nodes",
+        "ended by",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2),
     )
     for attempt in attempts:
         steps = f"{attempt.get('startStep', '?')} to {attempt.get('endStep', '...')}"
         table.add_row(
             str(attempt["number"]),
             str(attempt.get("startedAt", ""))[11:19],
+            _workers(attempt),
             steps,
             str(attempt.get("inplaceRestarts") or 0),
             ", ".join(attempt.get("nodes") or []),
             str(attempt.get("cause") or "-"),
         )
     return table
+
+
+def _workers(attempt: Mapping[str, Any]) -> str:
+    """How many it ran on, and how many were wanted if that is more."""
+    wanted = f" of {attempt['wantedReplicas']}" if attempt.get("wantedReplicas") else ""
+    return f"{attempt.get('replicas', '?')}{wanted}"

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from trainrun_api.contract import Label
 from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, StopStatus, TrainingRunStatus
 
+from trainrun_operator.core.elastic import GANG_INCOMPLETE, nodes_for_all
 from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
 from trainrun_operator.core.observed import Observed
 from trainrun_operator.core.situation import (
@@ -39,15 +40,18 @@ def next_number(observed: Observed) -> int:
     return max(used, default=-1) + 1
 
 
-def started(situation: Situation, excluded: tuple[str, ...]) -> tuple[TrainingRunStatus, AttemptStatus]:
-    """The status with a new open attempt."""
-    observed = situation.observed
+def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> tuple[TrainingRunStatus, AttemptStatus]:
+    """The status with a new open attempt on that many workers, perhaps fewer than the spec wants."""
+    observed, wanted = situation.observed, situation.spec.workers.replicas
+    is_short = replicas < wanted  # only right after an attempt that lacked nodes
     number = next_number(observed)
     attempt = AttemptStatus(
         number=number,
         job=job_name(observed.run.name, number),
         generation=observed.run.generation,
-        replicas=situation.spec.workers.replicas,
+        replicas=replicas,
+        wanted_replicas=wanted if is_short else None,
+        nodes_for_all=nodes_for_all(situation, excluded, situation.status.attempts[-1]) if is_short else None,
         started_at=to_text(situation.now),
         excluded=list(excluded),
         restart_token=situation.spec.restart_token,
@@ -88,6 +92,13 @@ def ended(
     )
     later = to_text(situation.now + timedelta(seconds=delay_seconds)) if delay_seconds else None
     return with_attempt(status, closed).model_copy(update={"next_attempt_at": later})
+
+
+def gave_up(situation: Situation, scheduled: int, action: str, why: str) -> TrainingRunStatus:
+    """The status after an attempt that had nodes for a part of its workers only, which the next one goes on with."""
+    status = ended(situation, GANG_INCOMPLETE, action, why)
+    closed = status.attempts[-1].model_copy(update={"scheduled_replicas": scheduled})
+    return with_attempt(status, closed)
 
 
 def failed(situation: Situation, finding: Finding, ruling: Ruling) -> TrainingRunStatus:

@@ -1,4 +1,4 @@
-"""Waiting for nodes: free of budget, with all clocks stopped; half a gang gives its nodes back."""
+"""Waiting for nodes: free of budget, with all clocks stopped; half a gang goes on alone or gives its nodes back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from trainrun_api.v1alpha1 import AttemptStatus
 
+from trainrun_operator.core import elastic
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
 
@@ -15,6 +16,10 @@ PARTIAL_GANG_SECONDS = 300.0
 
 LOOK_AGAIN_SECONDS = 10.0
 """A quota or webhook that refuses pods is told by an Event on the job, which is not watched."""
+
+KNOWN_SHORT_SECONDS = 30.0
+"""Instead of that, for a run that may go on with fewer workers and cannot hope for more: pods that are just leaving
+their nodes have left by then."""
 
 PATIENCE_SECONDS = 3.0
 """A younger attempt is starting, not waiting: the pods that it follows are just leaving their nodes."""
@@ -28,8 +33,11 @@ class Waiting:
     total: int
     why: str
     """A sentence with the cluster's own words."""
+    scheduled: int
+    fewer: int | None
+    """Workers with which it goes on then; None: it gives all nodes back."""
     gives_up_at: datetime | None
-    """When the scheduled part gives its nodes back; None: no part holds nodes."""
+    """When it stops waiting for the rest of the gang; None: no part holds nodes."""
     look_again_at: datetime | None
     """Pods that do not exist yet: no watch tells why, so it is asked for."""
 
@@ -63,9 +71,19 @@ def waiting(situation: Situation) -> Waiting | None:
         return None
     started = from_text(attempt.started_at) or situation.now
     since = max([started, *(p.scheduled_at for p in scheduled if p.scheduled_at)])
-    gives_up = since + timedelta(seconds=PARTIAL_GANG_SECONDS) if scheduled else None
+    fewer = elastic.fewer(situation.spec, len(scheduled))
+    is_vain = fewer is not None and elastic.is_known_short(situation)
+    patience = timedelta(seconds=KNOWN_SHORT_SECONDS if is_vain else PARTIAL_GANG_SECONDS)
     again = situation.now + timedelta(seconds=LOOK_AGAIN_SECONDS) if len(pods) < total else None
-    return Waiting(total - len(scheduled), total, _why(situation), gives_up, again)
+    return Waiting(
+        waiting=total - len(scheduled),
+        total=total,
+        why=_why(situation),
+        scheduled=len(scheduled),
+        fewer=fewer,
+        gives_up_at=since + patience if scheduled else None,
+        look_again_at=again,
+    )
 
 
 def _why(situation: Situation) -> str:

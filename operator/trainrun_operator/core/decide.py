@@ -38,6 +38,7 @@ OPEN_ATTEMPT: tuple[Rule, ...] = (
     # does it lack nodes? Then no clock runs
     stopping.job_queued,
     running.job_missing,
+    running.fewer_workers,
     running.gang_incomplete,
     running.waiting_for_capacity,
     # does it stand still?

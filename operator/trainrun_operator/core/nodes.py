@@ -6,6 +6,7 @@ since. Unknown health values count as bad.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -161,10 +162,18 @@ def with_excluded(status: TrainingRunStatus, names: tuple[str, ...]) -> Training
 
 def replay_exclusions(used: list[str], excluded: tuple[str, ...], nodes: NodesFacts, replicas: int) -> tuple[str, ...]:
     """As many of the used nodes as may be avoided once without leaving too few for the gang."""
-    unusable = {
-        n.name for n in nodes.deviating.values() if n.exists and (n.ready is not True or n.mark or n.is_cordoned)
-    }
-    usable = nodes.total - len(unusable | set(excluded))
-    spare = max(0, usable - replicas)
-    candidates = [n for n in used if n not in excluded and n not in unusable]
+    spare = max(0, usable(nodes, excluded) - replicas)
+    candidates = [n for n in used if n not in excluded and not _is_unusable(nodes.deviating.get(n))]
     return tuple(candidates[:spare])
+
+
+def usable(nodes: NodesFacts, excluded: Iterable[str]) -> int:
+    """Nodes that exist, are Ready, unmarked and not cordoned, and that the run does not avoid. Whether something else
+    holds them is not known: an upper bound of what it could get."""
+    avoided = set(excluded)
+    present = [n for n in nodes.deviating.values() if n.exists]
+    return nodes.total - sum(n.name in avoided or _is_unusable(n) for n in present)
+
+
+def _is_unusable(node: NodeFacts | None) -> bool:
+    return node is not None and node.exists and (node.ready is not True or bool(node.mark) or node.is_cordoned)

@@ -29,6 +29,8 @@ class RunFacts:
     spec_error: str | None
     """Why `spec` is None: a sentence for the user."""
     status: TrainingRunStatus
+    has_queue: bool = False
+    """It names a queue (Kueue), which gives it its nodes."""
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,16 @@ RUNNING = _outcome(
     meaning="Steps are made.",
     todo="Nothing.",
 )
+RUNNING_ON_FEWER = _outcome(
+    "RunningOnFewerWorkers",
+    "Running",
+    "Ready",
+    "Normal",
+    "training",
+    "Attempt {attempt} trains on {workers} of {wanted} workers; the next attempt asks for all.",
+    meaning="Steps are made on fewer workers than wanted (minReplicas); it stops for all when good nodes are there.",
+    todo="Nothing if nodes will come; a new spec.restartToken asks for all workers now.",
+)
 RUNNING_BLIND = _outcome(
     "Blind",
     "Running",
@@ -267,6 +277,17 @@ RESTARTING = _outcome(
     "Attempt {attempt} ended, {cause}: {evidence} {action}",
     meaning="The attempt failed; its devices are taken back and the next one resumes from the newest valid checkpoint.",
     todo="Nothing for a node fault. For a fault of the program: read the evidence before maxRestarts is spent.",
+)
+FEWER_WORKERS = _outcome(
+    "FewerWorkers",
+    "Pending",
+    "Reconciling",
+    "Warning",
+    "waitingCapacity",
+    "Attempt {attempt} got nodes for {scheduled} of {total} workers; the run goes on with {fewer} "
+    "(spec.workers.minReplicas={least}). {why}",
+    meaning="Only a part of the workers got nodes, and spec.workers.minReplicas allows to go on with them.",
+    todo="Nothing; it trains slower until nodes come. To wait for all workers instead, take minReplicas out.",
 )
 GANG_INCOMPLETE = _outcome(
     "GangIncomplete",

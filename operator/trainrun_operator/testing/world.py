@@ -36,6 +36,8 @@ class World(Trainers):
         """Schedule pods by index across runs, so that gangs meet half way."""
         self.unpullable: str | None = None
         """An image pull error that every new pod meets."""
+        self.taken: set[str] = set()
+        """Nodes that something else holds."""
         self._is_changed = True
         self._is_leaving = False
         cluster.answer = self.answer
@@ -204,7 +206,7 @@ class World(Trainers):
     def _schedule(self) -> None:
         """One pod per node; each pod for itself, as the default scheduler does it."""
         pods = self.store.list("Pod")
-        taken = {p["spec"].get("nodeName") for p in pods if phase_of(p) in ("Pending", "Running")}
+        taken = {p["spec"].get("nodeName") for p in pods if phase_of(p) in ("Pending", "Running")} | self.taken
         free = [n for n in self.store.list("Node") if n["metadata"]["name"] not in taken and self._takes_pods(n)]
         for pod in sorted(pods, key=self._turn):
             if pod["spec"].get("nodeName") or phase_of(pod) != "Pending" or "deletionTimestamp" in pod["metadata"]:

@@ -83,10 +83,21 @@ def pods(draw, index: int, number: int):
 @st.composite
 def snapshots(draw) -> Observed:
     """A run in any situation that the store could show."""
-    closed = [closed_attempt(n, draw(st.sampled_from([*CAUSES, "Odd"]))) for n in range(draw(st.integers(0, 2)))]
+    causes = st.sampled_from([*CAUSES, "Odd", "GangIncomplete", "CapacityReturned"])
+    had = st.sampled_from([None, 1])
+    closed = [closed_attempt(n, draw(causes), scheduled_replicas=draw(had)) for n in range(draw(st.integers(0, 2)))]
     number = len(closed)
     attempt = draw(
-        st.sampled_from([None, make_attempt(number), fresh_attempt(number), make_attempt(number, stop=STOP)])
+        st.sampled_from(
+            [
+                None,
+                make_attempt(number),
+                fresh_attempt(number),
+                make_attempt(number, stop=STOP),
+                make_attempt(number, scheduled_at=None, first_step_at=None),
+                make_attempt(number, replicas=1, wanted_replicas=2, nodes_for_all=4),
+            ]
+        )
     )
     attempts = [*closed, attempt] if attempt else closed
     status = make_status(
@@ -95,6 +106,7 @@ def snapshots(draw) -> Observed:
         next_attempt_at=draw(st.sampled_from([None, to_text(ago(-5)), to_text(ago(5))])),
     )
     spec = make_spec(
+        workers={"replicas": 2, "minReplicas": draw(had), "accelerator": "cpu"},
         suspend=draw(st.booleans()),
         restartToken=draw(st.sampled_from(["", "x"])),
         failurePolicy={"maxRestarts": draw(st.integers(0, 10))},
@@ -158,6 +170,17 @@ def test_a_pass_never_creates_beside_a_living_job(observed):
         stopped = {a.name for a in decision.actions[: created[0]] if isinstance(a, StopJob)}
         assert alive <= stopped
         assert actions(decision, CreateJob)[0].attempt == decision.status["attempt"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(snapshots())
+def test_no_attempt_is_smaller_than_may_be(observed):
+    """And a smaller one says how many were wanted."""
+    workers = observed.run.spec.workers
+    decision = decide(observed)
+    for attempt in decision.status.get("attempts", [])[len(observed.run.status.attempts) :]:
+        assert (workers.min_replicas or workers.replicas) <= attempt["replicas"] <= workers.replicas
+        assert (attempt["replicas"] < workers.replicas) == ("wantedReplicas" in attempt) == ("nodesForAll" in attempt)
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from trainrun_api.contract import PEER_LOST, UNDERSTOOD_SCHEMAS
 
-from trainrun_operator.core import attempts, containers, nodes, reasons, stall, verdict
+from trainrun_operator.core import attempts, containers, elastic, nodes, reasons, stall, verdict
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import Action, StopJob
 from trainrun_operator.core.failure_policy import refined, rule_on
@@ -124,7 +124,7 @@ def stalled(situation: Situation) -> Choice | None:
     silent = stall.silent_members(situation)
     proven_at = stall.silence_proven_at(situation)
     if proven_at is not None and situation.now < proven_at:
-        return Choice(reasons.RUNNING, {"attempt": situation.current.number}, wake=proven_at, is_suspect=True)
+        return elastic.trains(situation, wake=proven_at, is_suspect=True)
     if not silent:
         return fail(situation, Finding("Stalled", "Likely", text, step=situation.step))
     text += f" The agents of {', '.join(p.name for p in silent)} do not answer."

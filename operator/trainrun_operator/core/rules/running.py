@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from trainrun_operator.core import attempts, backoff, capacity, nodes, reasons, stall
+from trainrun_operator.core import attempts, backoff, capacity, elastic, nodes, reasons, stall
+from trainrun_operator.core.capacity import Waiting
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import CreateJob
 from trainrun_operator.core.rules.ending import abort
@@ -42,20 +43,40 @@ def job_missing(situation: Situation) -> Choice | None:
     return Choice(reasons.CREATION_REFUSED, facts, actions=(create,), wake=seen_at)
 
 
+def fewer_workers(situation: Situation) -> Choice | None:
+    """At least `minReplicas` workers have had nodes for 5 minutes while the rest got none (30 s if there are fewer good
+    nodes than workers, or the run was short of nodes just before): the next attempt starts at once on the largest
+    number that the global batch can be shared over."""
+    waiting = capacity.waiting(situation)
+    if waiting is None or waiting.fewer is None or not _is_over(waiting, situation.now):
+        return None
+    action = f"Goes on with {waiting.fewer} of {situation.spec.workers.replicas} workers."
+    status = attempts.gave_up(situation, waiting.scheduled, action, waiting.why)
+    facts = {
+        "attempt": situation.current.number,
+        "scheduled": waiting.scheduled,
+        "total": waiting.total,
+        "fewer": waiting.fewer,
+        "least": situation.spec.workers.min_replicas,
+        "why": waiting.why,
+    }
+    return Choice(reasons.FEWER_WORKERS, facts, status, abort(situation), wake=situation.now)
+
+
 def gang_incomplete(situation: Situation) -> Choice | None:
     """A part of the gang holds nodes for 5 minutes while the rest waits: all are given back, and asked for again
     after a jittered back-off, so that two such runs do not block each other for ever."""
     waiting = capacity.waiting(situation)
-    if waiting is None or waiting.gives_up_at is None or situation.now < waiting.gives_up_at:
+    if waiting is None or not _is_over(waiting, situation.now):
         return None
     in_a_row = 1
     for attempt in reversed(situation.status.attempts[:-1]):
-        if attempt.cause != "GangIncomplete":
+        if attempt.cause != elastic.GANG_INCOMPLETE:
             break
         in_a_row += 1
     number = situation.current.number
     delay = backoff.gang_delay_seconds(situation.observed.run.uid, number, in_a_row)
-    status = attempts.ended(situation, "GangIncomplete", "Asks again later.", waiting.why, delay_seconds=delay)
+    status = attempts.ended(situation, elastic.GANG_INCOMPLETE, "Asks again later.", waiting.why, delay_seconds=delay)
     at = situation.now + timedelta(seconds=delay)
     minutes = round(capacity.PARTIAL_GANG_SECONDS / 60)
     facts = {"attempt": number, "minutes": minutes, "at": to_text(at)}
@@ -67,7 +88,11 @@ def waiting_for_capacity(situation: Situation) -> Choice | None:
     waiting = capacity.waiting(situation)
     if waiting is None:
         return None
-    facts = {"waiting": waiting.waiting, "total": waiting.total, "why": waiting.why}
+    why = waiting.why
+    if waiting.fewer is not None and waiting.gives_up_at is not None:
+        wanted, at = situation.spec.workers.replicas, to_text(waiting.gives_up_at)
+        why += f" It goes on with {waiting.fewer} of {wanted} workers at {at} if nothing changes."
+    facts = {"waiting": waiting.waiting, "total": waiting.total, "why": why}
     wake = earliest(waiting.gives_up_at, waiting.look_again_at)
     return Choice(reasons.WAITING_FOR_CAPACITY, facts, wake=wake)
 
@@ -98,15 +123,24 @@ def attempt_blind(situation: Situation) -> Choice | None:
 def attempt_runs(situation: Situation) -> Choice:
     """The attempt starts or trains; the poller watches its thresholds."""
     attempt = situation.current
-    facts = {"attempt": attempt.number}
     wake = earliest(
-        capacity.told_at(situation), stall.startup_deadline(situation), time_limit_at(situation), _blind_at(situation)
+        capacity.told_at(situation),
+        stall.startup_deadline(situation),
+        time_limit_at(situation),
+        elastic.look_again_at(situation),
+        _blind_at(situation),
     )
     if attempt.first_step_at is None and not situation.is_mute:
-        return Choice(reasons.STARTING, facts, wake=wake)
+        return Choice(reasons.STARTING, {"attempt": attempt.number}, wake=wake)
     measured = stall.measure(situation)
     is_slow = measured is not None and measured.age_seconds > measured.limit_seconds / 2
-    return Choice(reasons.RUNNING, facts, wake=wake, is_suspect=is_slow or stall.blind_since(situation) is not None)
+    is_suspect = is_slow or stall.blind_since(situation) is not None
+    return elastic.trains(situation, wake=wake, is_suspect=is_suspect)
+
+
+def _is_over(waiting: Waiting, now: datetime) -> bool:
+    """Whether a part of the gang has held nodes for as long as it may."""
+    return waiting.gives_up_at is not None and now >= waiting.gives_up_at
 
 
 def _blind_at(situation: Situation) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from trainrun_operator.core import attempts, nodes, reasons
+from trainrun_operator.core import attempts, elastic, nodes, reasons
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import CreateJob
 from trainrun_operator.core.failure_policy import CAUSES
@@ -51,16 +51,18 @@ def restart_delayed(situation: Situation) -> Choice | None:
 
 
 def attempt_starts(situation: Situation) -> Choice:
-    """Nothing stands against it: the next attempt is put on record, then its job is created."""
+    """Nothing stands against it: the next attempt is put on record, then its job is created. It asks for all workers,
+    unless the last one has just shown how many there are nodes for (`fewer_workers`)."""
     last = situation.status.attempts[-1] if situation.status.attempts else None
-    replicas = situation.spec.workers.replicas
+    wanted, replicas = situation.spec.workers.replicas, elastic.next_replicas(situation.spec, last)
     excluded = nodes.excluded_now(situation.status, situation.observed.nodes, situation.now)
     cause = CAUSES.get(last.cause or "") if last is not None else None
     if last is not None and cause is not None and cause.replays_elsewhere:
         excluded += nodes.replay_exclusions(last.nodes, excluded, situation.observed.nodes, replicas)
-    status, attempt = attempts.started(situation, excluded)
+    status, attempt = attempts.started(situation, excluded, replicas)
     why = "the first of this run" if last is None else f"after {last.cause} of attempt {last.number}"
-    workers = f"{replicas} worker" + ("s" if replicas > 1 else "")
+    share = f"{replicas} of {wanted}" if replicas < wanted else f"{replicas}"
+    workers = f"{share} worker" + ("s" if wanted > 1 else "")
     facts = {"attempt": attempt.number, "workers": workers, "why": why}
     create = CreateJob(attempt.number, replicas, excluded)
     return Choice(reasons.ATTEMPT_STARTED, facts, status, (create,), wake=situation.now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from trainrun_operator.core import attempts, nodes, reasons
+from trainrun_operator.core import attempts, elastic, nodes, reasons
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import Action, StopJob
 from trainrun_operator.core.observed import PodFacts
@@ -51,8 +51,9 @@ def job_queued(situation: Situation) -> Choice | None:
 
 
 def stop_wanted(situation: Situation) -> Choice | None:
-    """Suspension, restartToken, a changed number of workers, a path in use by an older run, a marked node or an
-    overrun time limit: save and stop; the request is on record before the job is touched."""
+    """Suspension, restartToken, a changed number of workers, a path in use by an older run, a marked node, an overrun
+    time limit, or good nodes for all workers again after 10 minutes of training on fewer (doubled each time that it
+    was in vain): save and stop; the request is on record before the job is touched."""
     wanted = _wanted(situation)
     if wanted is None:
         return None
@@ -86,14 +87,16 @@ def _wanted(situation: Situation) -> tuple[str, str] | None:
         return "Suspended", "spec.suspend is true."
     if spec.restart_token != attempt.restart_token:
         return "RestartRequested", "spec.restartToken changed."
-    if attempt.replicas != spec.workers.replicas:
-        return "WorkersChanged", f"spec.workers.replicas went from {attempt.replicas} to {spec.workers.replicas}."
+    if spec.workers.replicas not in (attempt.replicas, attempt.wanted_replicas):
+        asked = attempt.wanted_replicas or attempt.replicas
+        return "WorkersChanged", f"spec.workers.replicas went from {asked} to {spec.workers.replicas}."
     if marked:
         told = (f"node {nodes.named(situation, name)}: {why}" for name, why in sorted(marked.items()))
         return "NodeMarked", "; ".join(told) + "."
     if overrun is not None and situation.now >= overrun:
         return "TimeLimit", f"spec.maxAttemptSeconds={spec.max_attempt_seconds} is over."
-    return None
+    grows = elastic.returned(situation)
+    return (elastic.CAPACITY_RETURNED, grows) if grows is not None else None
 
 
 def _save(situation: Situation) -> tuple[Action, ...]:
