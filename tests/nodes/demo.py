@@ -22,6 +22,8 @@ from tests.nodes.user import NodeUser, remove_run
 LOOK_SECONDS = 0.1
 VANISH_AT = INTERVAL + INTERVAL // 4
 STEPS_PER_LINE = 10
+INTERRUPTED = 130
+"""Exit code, as a shell has it."""
 
 
 class Story:
@@ -72,6 +74,9 @@ def main() -> int:
     except (Unavailable, BuildError, FetchError) as problem:
         print(f"demo-cluster: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo-cluster: stopped, and everything is removed.")
+        return INTERRUPTED
     print("demo-cluster: everything is stopped and removed.")
     return 0
 
@@ -95,7 +100,7 @@ def _run(user: NodeUser, name: str) -> Iterator[Story]:
     """kubectl apply; nothing else trains when the next one begins."""
     print(f"--- {name}", flush=True)
     yield Story(user, name, user.create_run(name))
-    print(f"attempts: {user.attempts(name)}", flush=True)
+    print(", ".join(f"attempt {number}: {cause}" for number, cause in user.attempts(name)), flush=True)
     remove_run(user, name)
 
 
