@@ -21,6 +21,7 @@ from trainrun_operator.errors import AlreadyExists, Conflict, NotFound
 from trainrun_operator.kube.cache import Cache
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
+from trainrun_operator.kube.trim import trimmed
 
 WATCHED: dict[Kind, str] = {"TrainingRun": "", "PyTorchJob": Label.RUN, "Pod": Label.RUN, "Node": ""}
 """Kinds and the label by which the API server selects them for us; order in which they are listed."""
@@ -65,7 +66,7 @@ class KubeCluster:
                 version = ""
                 for page in self._client.pages(kind, namespace, label):
                     version = version or page["metadata"]["resourceVersion"]
-                    objects.extend(page["items"])
+                    objects.extend(trimmed(kind, item) for item in page["items"])  # a page of whole pods is 30 MB
                 missed += self.cache.replace_all(kind, objects, version)
         if missed:
             log.info("the watches had missed %d deletions", missed)
