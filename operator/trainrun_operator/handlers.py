@@ -29,7 +29,7 @@ RESOURCES: Mapping[Kind, tuple[str, str, str]] = {
 INACTIVITY_SECONDS = 70.0
 """The API server sends a bookmark every minute; a stream that says nothing for longer is dead."""
 REQUEST_SECONDS = 30.0
-LIST_CHUNK = 500
+LIST_CHUNK = 100
 EXIT_SECONDS = 20.0
 """Below the pod's grace period of 30 s."""
 BEGIN_ANEW_SECONDS = (1.0, 2.0, 5.0, 10.0)
