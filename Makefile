@@ -55,6 +55,10 @@ bench: setup ## recovery, trainer speed, control loop; JSON under build/bench
 	$(BIN)/python bench/trainer_speed.py
 	$(BIN)/python bench/control_loop.py
 
+RUNS ?= 1000
+bench-scale: setup ## the operator among RUNS=1000 runs (not in `bench`: half an hour, 8 GB; pods are played)
+	$(BIN)/python bench/operator_scale.py --runs $(RUNS) --played-jobs
+
 dev-cluster: setup ## a real control plane with fake nodes and the operator, to try things by hand; Ctrl-C ends it
 	@$(BIN)/python -m tests.controlplane.dev_cluster
 
@@ -78,4 +82,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench dev-cluster demo-cluster agent lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench bench-scale dev-cluster demo-cluster agent lock clean clean-cache

@@ -1,8 +1,9 @@
 """The seam to Kubernetes: what the operator reads and writes, and nothing about training.
 
-Objects are plain JSON dicts shaped as the API serves them. Reads of lists may come from a cache; `get_run`
-and `get_job` are live. Every write is preconditioned (resourceVersion or uid), so that two operators at once
-are harmless. Calls are synchronous: the official client runs in threads (docs/adr/0005).
+Objects are plain JSON dicts shaped as the API serves them. Lists may come from a cache and belong to all of its
+readers, who must not change them; `get_run` and `get_job` are live. Every write is preconditioned (resourceVersion or
+uid), so that two operators at once are harmless. Calls are synchronous: the official client runs in threads
+(docs/adr/0005).
 """
 
 from __future__ import annotations
@@ -50,8 +51,20 @@ class Cluster(Protocol):
         """Live read of a TrainingRun; None if it is gone."""
         ...
 
+    def known_run(self, key: Key) -> Object | None:
+        """The run as the watch has shown it last: metadata, checkpoint path and status; None if it has not."""
+        ...
+
+    def note_run(self, run: Object) -> None:
+        """The run as we have just written it: the watch will say nothing new with it."""
+        ...
+
     def list_runs(self) -> list[Object]:
         """All TrainingRuns that we watch."""
+        ...
+
+    def runs_at(self, path: str) -> list[Object]:
+        """TrainingRuns whose `checkpoint_path` this is."""
         ...
 
     def replace_run_status(self, run: Object) -> Object:
@@ -121,3 +134,9 @@ class Cluster(Protocol):
     def subscribe(self, listener: Callable[[WatchEvent], None]) -> None:
         """Call `listener` for every change from now on, possibly from another thread."""
         ...
+
+
+def checkpoint_path(run: Object) -> str | None:
+    """Where a run says that it saves; None if it does not say so in words."""
+    path = ((run.get("spec") or {}).get("checkpoint") or {}).get("path")
+    return path.rstrip("/") if isinstance(path, str) else None

@@ -11,7 +11,7 @@ from trainrun_api.contract import UNDERSTOOD_SCHEMAS, Env, Label, TerminationMes
 
 from trainrun_operator import hyperpod
 from trainrun_operator.cluster import Object
-from trainrun_operator.core.observed import JobFacts, NodeFacts, NodesFacts, PodFacts, Terminated
+from trainrun_operator.core.observed import JobFacts, NodeFacts, PodFacts, Terminated
 from trainrun_operator.core.times import from_text
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 
@@ -84,18 +84,6 @@ def pod_facts(pod: Object, run_uid: str, job_uids: Iterable[str], *, is_departed
     )
 
 
-def nodes_facts(
-    nodes: Iterable[Object], used: Iterable[str], excluded: Iterable[str], *, reachable_since: datetime | None
-) -> NodesFacts:
-    """What deviates, and how the excluded ones are; names of `used` that do not exist are gone."""
-    facts = [node_facts(node, reachable_since) for node in nodes]
-    told = set(excluded)
-    deviating = {f.name: f for f in facts if f.ready is not True or f.mark or f.is_cordoned or f.name in told}
-    names = {f.name for f in facts}
-    deviating |= {name: NodeFacts(name, exists=False, ready=None) for name in used if name not in names}
-    return NodesFacts(len(facts), deviating)
-
-
 def node_facts(node: Object, reachable_since: datetime | None = None) -> NodeFacts:
     """Facts of one node; stale if it was last heard of before `reachable_since`, the end of an API outage."""
     metadata, spec = node["metadata"], node.get("spec") or {}
@@ -119,6 +107,11 @@ def node_facts(node: Object, reachable_since: datetime | None = None) -> NodeFac
         is_cordoned=is_cordoned,
         is_stale=is_stale,
     )
+
+
+def deviates(node: NodeFacts) -> bool:
+    """Whether the rules need to hear of it; healthy nodes are only counted."""
+    return node.ready is not True or bool(node.mark) or node.is_cordoned
 
 
 def _terminated(status: Mapping[str, Any], attempt: int) -> Terminated | None:

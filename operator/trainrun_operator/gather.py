@@ -15,7 +15,8 @@ from trainrun_operator.core.observed import JobFacts, Observed, PodFacts, Rival,
 from trainrun_operator.core.pytorchjob import KUEUE_PREFIX
 from trainrun_operator.core.situation import open_attempt
 from trainrun_operator.core.times import from_text
-from trainrun_operator.facts import job_facts, nodes_facts, pod_facts
+from trainrun_operator.facts import job_facts, pod_facts
+from trainrun_operator.node_index import NodeIndex
 from trainrun_operator.senses import Senses
 
 SPECS_KEPT = 2000
@@ -31,12 +32,13 @@ class Gathered:
 
 
 class Gatherer:
-    """Reads; keeps nothing but parsed specs."""
+    """Reads; keeps nothing but what it has parsed."""
 
     def __init__(self, cluster: Cluster, clock: Clock, senses: Senses) -> None:
         self._cluster = cluster
         self._clock = clock
         self._senses = senses
+        self._nodes = NodeIndex()
         self._specs: dict[tuple[str, int], tuple[TrainingRunSpec | None, str | None]] = {}
 
     def gather(self, key: Key) -> Gathered | None:
@@ -51,10 +53,36 @@ class Gatherer:
             self._cluster.refresh_pods(key)
             pods = self._pods(key, facts, jobs)
         now = self._clock.now()
-        jobs = self._with_warning(key, facts, jobs, pods, now)
+        return self._gathered(key, run, facts, self._with_warning(key, facts, jobs, pods, now), pods, now)
+
+    def glance(self, key: Key) -> Gathered | None:
+        """The same without any call, from what the watches have shown; None if that is not enough.
+
+        It is good for a pass that only reports; whatever starts or ends something gathers.
+        """
+        run = self._cluster.known_run(key)
+        if run is None or _spec_version(run) not in self._specs:
+            return None
+        facts = self._run_facts(run)
+        listed = (job_facts(job, facts.uid) for job in self._cluster.list_jobs(key))
+        jobs = tuple(job for job in listed if job is not None)
+        pods = self._pods(key, facts, jobs)
+        if _lacks_words(facts, jobs, pods):
+            return None
+        return self._gathered(key, run, facts, jobs, pods, self._clock.now())
+
+    def _gathered(
+        self,
+        key: Key,
+        run: Object,
+        facts: RunFacts,
+        jobs: tuple[JobFacts, ...],
+        pods: tuple[PodFacts, ...],
+        now: datetime,
+    ) -> Gathered:
         last = facts.status.attempts[-1] if facts.status.attempts else None
         used = {p.node for p in pods if p.node} | set(last.nodes if last else ())
-        nodes = nodes_facts(
+        nodes = self._nodes.facts(
             self._cluster.list_nodes(),
             used,
             facts.status.nodes.excluded,
@@ -90,8 +118,7 @@ class Gatherer:
 
     def _spec(self, run: Object) -> tuple[TrainingRunSpec | None, str | None]:
         """The typed spec, or the sentences that say why there is none."""
-        metadata = run["metadata"]
-        at = (metadata["uid"], metadata.get("generation", 1))
+        at = _spec_version(run)
         if at not in self._specs:
             if len(self._specs) >= SPECS_KEPT:
                 self._specs.clear()
@@ -145,13 +172,17 @@ class Gatherer:
         path, mine = facts.spec.checkpoint.path.rstrip("/"), (facts.created_at, facts.uid)
         older = [
             (_created_at(other), other["metadata"]["uid"], other)
-            for other in self._cluster.list_runs()
-            if other["metadata"]["uid"] != facts.uid and _uses(other, run["metadata"]["namespace"], path)
+            for other in self._cluster.runs_at(path)
+            if other["metadata"]["uid"] != facts.uid and _is_live_at(other, run["metadata"]["namespace"], path)
         ]
         first = min(older, key=lambda entry: entry[:2], default=None)
         if first is None or first[:2] > mine:
             return None
         return Rival(first[2]["metadata"]["namespace"], first[2]["metadata"]["name"])
+
+
+def _spec_version(run: Object) -> tuple[str, int]:
+    return run["metadata"]["uid"], run["metadata"].get("generation", 1)
 
 
 def _lacks_words(run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts, ...]) -> bool:
@@ -167,14 +198,11 @@ def _reference(run: Key, job: JobFacts) -> Object:
     return {"metadata": {"namespace": run.namespace, "name": job.name, "uid": job.uid}}
 
 
-def _uses(other: Object, namespace: str, path: str) -> bool:
-    """Whether a live run writes to the path; paths on volumes are apart in other namespaces."""
+def _is_live_at(other: Object, namespace: str, path: str) -> bool:
+    """Whether a run of that path still writes to it; paths on volumes are apart in other namespaces."""
     if (other.get("status") or {}).get("result") is not None:
         return False
-    if other["metadata"]["namespace"] != namespace and not path.startswith("s3://"):
-        return False
-    its = ((other.get("spec") or {}).get("checkpoint") or {}).get("path")
-    return isinstance(its, str) and its.rstrip("/") == path
+    return other["metadata"]["namespace"] == namespace or path.startswith("s3://")
 
 
 def _parse_spec(run: Object) -> tuple[TrainingRunSpec | None, str | None]:

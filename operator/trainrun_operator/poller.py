@@ -6,6 +6,7 @@ is suspect. Silence is recorded as silence; it is for the rules to say what it m
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,10 @@ from trainrun_operator.settings import Settings
 
 ASKED_PER_ROUND = 16
 """Agents asked directly in one round; worker 0 speaks for the rest, and the longest unheard come first."""
+
+
+BATCH_SECONDS = 1.0
+"""Healthy runs are asked together at each full second: a thousand wake-ups a minute would be most of an idle CPU."""
 
 
 @dataclass
@@ -56,6 +61,8 @@ class Poller:
         self._on_error = on_error
         self._asking: set[Key] = set()
         self._is_interrupted = False
+        self._wakes_at = 0.0
+        """Until when `wait` sleeps."""
         self._targets: dict[Key, _Target] = {}
         self._changed = threading.Condition()
 
@@ -66,13 +73,14 @@ class Poller:
                 self._targets.pop(key, None)
                 return
             now, old = self._clock.monotonic(), self._targets.get(key)
-            due = now + self._interval(watch)
+            due = self._next_due(now, watch)
             if old is None or old.watch.attempt != watch.attempt or (watch.is_suspect and not old.watch.is_suspect):
                 due = now
             elif old.due < due:
                 due = old.due
             self._targets[key] = _Target(watch, due, now)
-            self._changed.notify()
+            if due < self._wakes_at:
+                self._changed.notify()
 
     def next_due_at(self) -> float | None:
         """Monotonic time of the next call; None if nobody is watched."""
@@ -82,10 +90,11 @@ class Poller:
     def wait(self, longest_seconds: float) -> None:
         """Sleep until the next call is due, a watch changed, or that long."""
         with self._changed:
+            now = self._clock.monotonic()
             due = min((t.due for t in self._targets.values()), default=None)
-            left = longest_seconds if due is None else min(longest_seconds, due - self._clock.monotonic())
-            if left > 0 and not self._is_interrupted:
-                self._changed.wait(left)
+            self._wakes_at = now + longest_seconds if due is None else min(now + longest_seconds, due)
+            if self._wakes_at > now and not self._is_interrupted:
+                self._changed.wait(self._wakes_at - now)
 
     def interrupt(self) -> None:
         """End a `wait` now, and any later one at once."""
@@ -99,7 +108,7 @@ class Poller:
         with self._changed:
             due = [(key, target.watch) for key, target in self._targets.items() if target.due <= now]
             for key, watch in due:
-                self._targets[key].due = now + self._interval(watch)
+                self._targets[key].due = self._next_due(now, watch)
         for key, watch in due:
             if pool is None:
                 self.poll(key, watch)
@@ -152,10 +161,18 @@ class Poller:
         with self._changed:
             target = self._targets.get(key)
             waited = self._clock.monotonic() - target.passed_at if target is not None else 0.0
-        return waited >= self._settings.progress_pass_seconds
+            fair_share = len(self._targets) / self._settings.progress_passes_per_second
+        return waited >= max(self._settings.progress_pass_seconds, fair_share)
 
-    def _interval(self, watch: Watch) -> float:
-        return self._settings.poll_suspect_seconds if watch.is_suspect else self._settings.poll_healthy_seconds
+    def _next_due(self, now: float, watch: Watch) -> float:
+        if watch.is_suspect:
+            return now + self._settings.poll_suspect_seconds
+        due = now + self._settings.poll_healthy_seconds
+        return (
+            due
+            if self._settings.poll_healthy_seconds <= BATCH_SECONDS
+            else math.ceil(due / BATCH_SECONDS) * BATCH_SECONDS
+        )
 
     @staticmethod
     def _is_news(facts: ProgressFacts, watch: Watch) -> bool:

@@ -96,6 +96,10 @@ class WorkQueue(Generic[K]):
             self._changed.notify_all()
 
     def _next_due(self) -> float | None:
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # overtaken by an earlier `add`, or processed
+        if self._heap and self._heap[0][2] not in self._busy:
+            return self._heap[0][0]
         return min((due for key, due in self._due.items() if key not in self._busy), default=None)
 
     def _pop(self) -> K | None:

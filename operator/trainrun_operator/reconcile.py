@@ -12,7 +12,7 @@ from trainrun_operator.core.decision import CreateJob, Decision, RecordEvent
 from trainrun_operator.core.observed import Observed, Refusal
 from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.core.times import to_text
-from trainrun_operator.errors import Refused
+from trainrun_operator.errors import Conflict, NotFound, Refused
 from trainrun_operator.gather import Gatherer
 from trainrun_operator.senses import Senses
 
@@ -36,6 +36,9 @@ def reconcile(
     observe_action: ObserveAction = lambda action, outcome: None,
 ) -> Decision | None:
     """Run one pass; None if the run is gone. Raises ClusterError; the caller runs the pass again."""
+    quiet = _quiet_pass(cluster, gatherer, key)
+    if quiet is not None:
+        return quiet
     gathered = gatherer.gather(key)
     if gathered is None:
         senses.forget(key)
@@ -59,6 +62,25 @@ def reconcile(
             observe_action(type(action).__name__, outcome)
         if outcome == "done" and not isinstance(action, RecordEvent):  # an Event repeats the decision's line
             journal(_line(observed, decision, "action", type(action).__name__, describe(action)))
+    return decision
+
+
+def _quiet_pass(cluster: Cluster, gatherer: Gatherer, key: Key) -> Decision | None:
+    """A pass on what the watches have shown, if it does no more than report; None: look again, live.
+
+    Most passes find nothing to do, or renew the progress of a run: two live reads each would be most of all calls.
+    """
+    glanced = gatherer.glance(key)
+    if glanced is None:
+        return None
+    decision = decide(glanced.observed)
+    if decision.actions or _is_news(glanced.observed, decision):
+        return None
+    try:
+        run = write_status(cluster, glanced.run, decision)
+    except (Conflict, NotFound):  # the watch is behind
+        return None
+    cluster.note_run(run)
     return decision
 
 

@@ -11,8 +11,8 @@ from trainrun_operator.core.pod import AGENT_IMAGE
 class Settings:
     """Defaults for a cluster; `local()` for one machine."""
 
-    workers: int = 4
-    """Passes at once; a pass is a few API calls of some milliseconds."""
+    workers: int = 16
+    """Passes at once: they wait for the API server, which is slow just when a rack of nodes has failed."""
     resync_seconds: float = 300.0
     """Every run gets a pass this often although nothing happened: a lost watch event costs no more."""
     retry_first_seconds: float = 0.1
@@ -30,6 +30,9 @@ class Settings:
     """A peer that worker 0 has not heard for this long is silent; agents greet each other every few seconds."""
     progress_pass_seconds: float = 60.0
     """A healthy run gets a pass this often to refresh status.progress."""
+    progress_passes_per_second: float = 5.0
+    """And of all runs together so many: each costs some milliseconds here and a write there, so that from 300 runs up
+    status.progress is renewed less often (1,000 runs: every 200 s)."""
     outage_memory_seconds: float = 60.0
     """After an API outage a node's facts are stale until its next heartbeat, but no longer than this."""
     agent_image: str = AGENT_IMAGE

@@ -63,6 +63,16 @@ class Api:
                 return None
             raise
 
+    def pages(self, path: str, size: int = 500) -> Iterator[Any]:
+        """A list in parts, for what is too long for one answer."""
+        after = ""
+        while True:
+            page = self.get(f"{path}{'&' if '?' in path else '?'}limit={size}&continue={after}")
+            yield page
+            after = page["metadata"].get("continue") or ""
+            if not after:
+                return
+
     def watch(self, path: str, version: str, stop: threading.Event) -> Iterator[tuple[str, dict[str, Any]]]:
         """(type, object) of each change after that version, until `stop`. Raises ApiError when it cannot go on."""
         while not stop.is_set():

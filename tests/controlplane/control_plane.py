@@ -86,16 +86,16 @@ class ControlPlane:
         path.write_text(json.dumps(config))
         return path
 
-    def start_controllers(self) -> None:
-        """Controller-manager and scheduler. Definitions must be installed before: the garbage collector looks for new
-        kinds only every 30 s."""
-        for name, port, more in (
+    def start_controllers(self, *more: str) -> None:
+        """Controller-manager and scheduler, with `more` flags of both. Definitions must be installed before: the
+        garbage collector looks for new kinds only every 30 s."""
+        for name, port, own in (
             ("kube-controller-manager", self._quiet[0], self._controller_flags()),
             ("kube-scheduler", self._quiet[1], []),
         ):
             command = [
                 str(ensure(name)), f"--kubeconfig={self.kubeconfig()}", "--leader-elect=false",
-                "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={self.folder / name}", *more,
+                "--bind-address=127.0.0.1", f"--secure-port={port}", f"--cert-dir={self.folder / name}", *own, *more,
             ]  # fmt: skip
             self._stack.enter_context(Process(name, command, self.folder))
 

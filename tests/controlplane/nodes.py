@@ -25,11 +25,11 @@ ROOM = {"cpu": "64", "memory": "256Gi", "pods": "110", "nvidia.com/gpu": "8", "v
 _RANGES = itertools.count(os.getpid() * 4)
 
 
-def kwok(plane: ControlPlane) -> KeptAlive:
+def kwok(plane: ControlPlane, stages: Path = STAGES) -> KeptAlive:
     """To enter. It panics when a node was deleted while it had no watch (client-go then hands it a tombstone); real
     kubelets survive that, and would be started again."""
     command = [
-        str(ensure("kwok")), f"--kubeconfig={plane.kubeconfig()}", f"--config={STAGES}", f"--cidr={pod_range()}",
+        str(ensure("kwok")), f"--kubeconfig={plane.kubeconfig()}", f"--config={stages}", f"--cidr={pod_range()}",
         f"--manage-nodes-with-label-selector={KUBELET}=kwok", "--node-ip=127.0.0.1",
         "--node-lease-duration-seconds=0",
     ]  # fmt: skip

@@ -66,6 +66,22 @@ class ClusterContract:
         assert {"uid", "resourceVersion", "creationTimestamp", "generation"} <= set(run["metadata"])
         assert [r["metadata"]["name"] for r in subject.cluster.list_runs()] == ["a"]
 
+    def test_a_run_is_known_as_the_watch_has_shown_it(self, subject: Subject) -> None:
+        """Enough to report about it: identity, version and status; and by the path to which it saves."""
+        key, run = self.run(subject)
+        written = subject.cluster.replace_run_status({**run, "status": {"phase": "One"}})
+        subject.cluster.note_run(written)
+        known = subject.cluster.known_run(key)
+        assert known is not None
+        assert known["status"] == {"phase": "One"}
+        assert known["metadata"]["resourceVersion"] == written["metadata"]["resourceVersion"]
+        again = subject.cluster.replace_run_status({**known, "status": {"phase": "Two"}})
+        assert again["spec"] == run["spec"]
+        path = run["spec"]["checkpoint"]["path"].rstrip("/")
+        assert [r["metadata"]["name"] for r in subject.cluster.runs_at(path)] == ["a"]
+        assert subject.cluster.runs_at("/elsewhere") == []
+        assert subject.cluster.known_run(Key(key.namespace, "nobody")) is None
+
     def test_status_is_replaced_under_its_version(self, subject: Subject) -> None:
         """The second writer with the same version gets a conflict, and the first one's status stays."""
         key, run = self.run(subject)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from trainrun_api.contract import Label
-from trainrun_operator.core.observed import NodeFacts
-from trainrun_operator.facts import job_facts, node_facts, nodes_facts, pod_facts
+from trainrun_operator.facts import job_facts, node_facts, pod_facts
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,22 +100,6 @@ def test_health_of_a_node(obj, ready, mark):
     """Unknown health values are bad, a missing label is no opinion."""
     facts = node_facts(obj)
     assert (facts.ready, facts.mark) == (ready, mark)
-
-
-def test_only_deviating_used_and_excluded_nodes_are_listed():
-    """The snapshot grows with what is wrong, not with the cluster."""
-    nodes = [
-        node("well"),
-        node("well too"),
-        node("down", "False"),
-        node("cordoned", unschedulable=True),
-        node("blamed"),
-    ]
-    facts = nodes_facts(nodes, ["well", "gone"], ["blamed"], reachable_since=None)
-    assert facts.total == 5
-    assert set(facts.deviating) == {"down", "cordoned", "blamed", "gone"}
-    assert facts.deviating["gone"] == NodeFacts("gone", exists=False, ready=None)
-    assert facts.deviating["blamed"].ready_since == T0
 
 
 @pytest.mark.parametrize(

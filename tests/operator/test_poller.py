@@ -252,3 +252,30 @@ def test_a_wait_that_begins_after_the_interruption_ends_at_once():
     )
     poller.interrupt()
     poller.wait(3600.0)
+
+
+def test_healthy_runs_are_asked_together(stage):
+    """At full seconds; a suspect one is asked at its own time, and whoever begins to be watched at once."""
+    stage.clock.advance(0.3)
+    stage.poller.watch(KEY, WATCH)
+    assert stage.poller.next_due_at() == stage.clock.monotonic()
+    stage.poller.run_due()
+    assert stage.poller.next_due_at() == 31.0
+    stage.poller.watch(KEY, replace(WATCH, is_suspect=True))
+    stage.poller.run_due()
+    assert stage.poller.next_due_at() == pytest.approx(5.3)
+
+
+def test_many_runs_share_the_passes_that_renew_progress(stage):
+    """Ten passes a minute for all: with twenty runs each has its turn every two minutes."""
+    settings = Settings(progress_passes_per_second=10 / 60)
+    stage.poller = Poller(
+        stage.cluster, stage.clock, settings, stage.senses, enqueue=stage.news.append, on_error=lambda key, error: None
+    )
+    for number in range(19):
+        stage.poller.watch(Key("default", f"other-{number}"), WATCH)
+    stage.poller.watch(KEY, WATCH)
+    stage.clock.advance(119)
+    assert stage.poll() == []
+    stage.clock.advance(1)
+    assert stage.poll() == [KEY]

@@ -88,3 +88,17 @@ def test_get_waits_for_a_due_key_and_ends_with_the_queue():
     queue.add("a", delay_seconds=0.05)
     thread.join(10)
     assert got == ["a", None]
+
+
+def test_the_next_due_time_passes_over_what_is_processed_or_overtaken(queue, clock):
+    """A key that is being processed has to wait for its `done`."""
+    queue.add("a", delay_seconds=9)
+    queue.add("a", delay_seconds=1)
+    queue.add("b", delay_seconds=5)
+    assert queue.next_due_at() == 1
+    clock.advance(1)
+    assert queue.pop_due() == "a"
+    queue.add("a")
+    assert queue.next_due_at() == 5
+    queue.done("a")
+    assert queue.next_due_at() == 1

@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from trainrun_api.contract import Label
 
-from trainrun_operator.cluster import Key, Kind, Object, WatchEvent
+from trainrun_operator.cluster import Key, Kind, Object, WatchEvent, checkpoint_path
 from trainrun_operator.kube.trim import trimmed
 
 EVIDENCE_SECONDS = 600.0
@@ -29,8 +30,39 @@ class _Shelf:
 
     objects: dict[Key, Object] = field(default_factory=dict)
     by_run: dict[Key, dict[Key, None]] = field(default_factory=dict)
+    by_path: dict[str, dict[Key, None]] = field(default_factory=dict)
+    """TrainingRuns by checkpoint path."""
+    ordered: list[Object] | None = None
+    """All objects by name, until one changes."""
     seen_at: float | None = None
-    """Monotonic time of the last news, a complete list included."""
+    """Monotonic time of the watch's last word, a complete list included."""
+
+    def put(self, obj: Object) -> None:
+        """Add it, or replace its namesake."""
+        key = _key(obj)
+        self.pop(key)
+        self.objects[key] = obj
+        for index, value in self._places(obj):
+            index.setdefault(value, {})[key] = None
+
+    def pop(self, key: Key) -> None:
+        """Forget the object of that name, if there is one."""
+        self.ordered = None
+        old = self.objects.pop(key, None)
+        if old is None:
+            return
+        for index, value in self._places(old):
+            index[value].pop(key)
+            if not index[value]:
+                del index[value]
+
+    def select(self, keys: Iterable[Key]) -> list[Object]:
+        """These objects by name."""
+        return [self.objects[key] for key in sorted(keys)]
+
+    def _places(self, obj: Object) -> list[tuple[dict[Any, dict[Key, None]], Any]]:
+        run, path = _run_of(obj), checkpoint_path(obj) if obj.get("kind") == "TrainingRun" else None
+        return [(index, value) for index, value in ((self.by_run, run), (self.by_path, path)) if value is not None]
 
 
 class Cache:
@@ -52,14 +84,23 @@ class Cache:
         """Take over an object that exists; False if a newer state was known already."""
         small = trimmed(kind, obj)
         with self._lock:
+            self._shelves[kind].seen_at = self._monotonic()
             known = self._shelves[kind].objects.get(_key(small))
             if known is not None and _version(known) >= _version(small):
                 return False
             if known is not None and _uid(known) != _uid(small):
                 self._remove(kind, known)
-            self._store(kind, small)
+            self._shelves[kind].put(small)
         self._tell(WatchEvent("ADDED" if known is None else "MODIFIED", kind, small))
         return True
+
+    def note(self, kind: Kind, obj: Object) -> None:
+        """Take over what we have written ourselves: no news, and neither is the watch's echo."""
+        small = trimmed(kind, obj)
+        with self._lock:
+            known = self._shelves[kind].objects.get(_key(small))
+            if known is not None and _uid(known) == _uid(small) and _version(known) < _version(small):
+                self._shelves[kind].put(small)
 
     def drop(self, kind: Kind, obj: Object) -> None:
         """An object is gone; of another one with its name nothing is touched."""
@@ -88,16 +129,29 @@ class Cache:
         return len(gone)
 
     def all(self, kind: Kind) -> list[Object]:
-        """All objects of a kind, by name."""
+        """All objects of a kind, by name; the same list as long as none changes."""
         with self._lock:
-            shelf = self._shelves[kind].objects
-            return [shelf[key] for key in sorted(shelf)]
+            shelf = self._shelves[kind]
+            if shelf.ordered is None:
+                shelf.ordered = shelf.select(shelf.objects)
+            return shelf.ordered
 
     def of_run(self, kind: Kind, run: Key) -> list[Object]:
         """Objects that carry the run's label, by name."""
         with self._lock:
             shelf = self._shelves[kind]
-            return [shelf.objects[key] for key in sorted(shelf.by_run.get(run, ()))]
+            return shelf.select(shelf.by_run.get(run, ()))
+
+    def at_path(self, path: str) -> list[Object]:
+        """TrainingRuns with this checkpoint path, by name."""
+        with self._lock:
+            shelf = self._shelves["TrainingRun"]
+            return shelf.select(shelf.by_path.get(path, ()))
+
+    def get(self, kind: Kind, key: Key) -> Object | None:
+        """The object of that name, if it is known."""
+        with self._lock:
+            return self._shelves[kind].objects.get(key)
 
     def has(self, kind: Kind, key: Key) -> bool:
         """Whether an object of that name is known."""
@@ -117,21 +171,8 @@ class Cache:
         with self._lock:
             return {kind: now - s.seen_at for kind, s in self._shelves.items() if s.seen_at is not None}
 
-    def _store(self, kind: Kind, obj: Object) -> None:
-        shelf, key = self._shelves[kind], _key(obj)
-        shelf.objects[key] = obj
-        shelf.seen_at = self._monotonic()
-        run = _run_of(obj)
-        if run is not None:
-            shelf.by_run.setdefault(run, {})[key] = None
-
     def _remove(self, kind: Kind, obj: Object) -> None:
-        shelf, key, run = self._shelves[kind], _key(obj), _run_of(obj)
-        shelf.objects.pop(key, None)
-        if run is not None and run in shelf.by_run:
-            shelf.by_run[run].pop(key, None)
-            if not shelf.by_run[run]:
-                del shelf.by_run[run]
+        self._shelves[kind].pop(_key(obj))
         if kind == "Pod":
             self._remember(obj)
 

@@ -21,8 +21,8 @@ from trainrun_operator.errors import AlreadyExists, ClusterError, Conflict, NotF
 
 TIMEOUT_SECONDS = (3.0, 15.0)
 """To connect, and between two bytes of an answer: a pass that hangs longer is better run again."""
-LIST_CHUNK = 500
-"""Objects per page of a list."""
+LIST_CHUNK = 100
+"""Objects per page of a list: of big pods, a page of 500 takes 50 MB while it is decoded."""
 CONNECTIONS = 80
 """Pool size: workers of the queue and of the poller."""
 

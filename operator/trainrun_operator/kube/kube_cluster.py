@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainrun_api.contract import AGENT_PORT, Env, Label
+from trainrun_api.manifest import API_VERSION
 
 from trainrun_operator.agent_client import ask
 from trainrun_operator.clock import Clock
@@ -21,9 +22,13 @@ from trainrun_operator.errors import AlreadyExists, Conflict, NotFound
 from trainrun_operator.kube.cache import Cache
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
+from trainrun_operator.kube.trim import trimmed
 
 WATCHED: dict[Kind, str] = {"TrainingRun": "", "PyTorchJob": Label.RUN, "Pod": Label.RUN, "Node": ""}
 """Kinds and the label by which the API server selects them for us; order in which they are listed."""
+
+NODELESS_KEPT = 10_000
+"""Pods on nodes that are gone of which we know so."""
 
 FLEET = "trainrun-fleet"
 """Name of the ConfigMap of fleet facts."""
@@ -51,6 +56,8 @@ class KubeCluster:
         self.cache = Cache(clock.monotonic)
         self._events = EventRecorder(client, clock, "trainrun-operator", place.instance)
         self._refreshing = threading.Lock()
+        self._nodeless: set[str] = set()
+        """Pods by uid whose node is gone, as was read live: should one of its name come, a watch will tell."""
 
     def refresh(self) -> int:
         """List everything that is watched: fills the cache, and corrects it where a watch was cut.
@@ -65,7 +72,7 @@ class KubeCluster:
                 version = ""
                 for page in self._client.pages(kind, namespace, label):
                     version = version or page["metadata"]["resourceVersion"]
-                    objects.extend(page["items"])
+                    objects.extend(trimmed(kind, item) for item in page["items"])  # a page of whole pods is 30 MB
                 missed += self.cache.replace_all(kind, objects, version)
         if missed:
             log.info("the watches had missed %d deletions", missed)
@@ -75,13 +82,27 @@ class KubeCluster:
         """Live read."""
         return self._client.get("TrainingRun", key)
 
+    def known_run(self, key: Key) -> Object | None:
+        """Trimmed."""
+        return self.cache.get("TrainingRun", key)
+
+    def note_run(self, run: Object) -> None:
+        """Into the cache, and nobody is told."""
+        self.cache.note("TrainingRun", run)
+
     def list_runs(self) -> list[Object]:
         """All runs that we watch, trimmed."""
         return self.cache.all("TrainingRun")
 
+    def runs_at(self, path: str) -> list[Object]:
+        """By an index."""
+        return self.cache.at_path(path)
+
     def replace_run_status(self, run: Object) -> Object:
-        """Under its resourceVersion."""
-        return self._client.replace("TrainingRun", run, subresource="status")
+        """Under its resourceVersion. Nothing but status is sent: the API server takes nothing else from it."""
+        identity = {n: run["metadata"][n] for n in ("namespace", "name", "uid", "resourceVersion")}
+        bare = {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": identity, "status": run["status"]}
+        return self._client.replace("TrainingRun", bare, subresource="status")
 
     def delete_run(self, key: Key, *, uid: str) -> None:
         """With its uid."""
@@ -110,14 +131,20 @@ class KubeCluster:
         return min((str(event.get("message", "")) for page in pages for event in page["items"]), default="")
 
     def list_pods(self, run: Key) -> list[Object]:
-        """Pods with the run's label. A node that one of them names and no watch has shown is read live first: the
-        watches are apart, and a node that is merely news must not count as gone."""
+        """Pods with the run's label. A node that one of them names and no watch has shown is read live first, once:
+        the watches are apart, and a node that is merely news must not count as gone."""
         pods = self.cache.of_run("Pod", run)
-        for name in {pod["spec"].get("nodeName") for pod in pods}:
-            if name is not None and not self.cache.has("Node", Key("", name)):
-                node = self._client.get("Node", Key("", name))
-                if node is not None:
-                    self.cache.put("Node", node)
+        for pod in pods:
+            name, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
+            if name is None or uid in self._nodeless or self.cache.has("Node", Key("", name)):
+                continue
+            node = self._client.get("Node", Key("", name))
+            if node is not None:
+                self.cache.put("Node", node)
+                continue
+            if len(self._nodeless) >= NODELESS_KEPT:
+                self._nodeless.clear()
+            self._nodeless.add(uid)
         return pods
 
     def refresh_pods(self, run: Key) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from trainrun_api.contract import Label
 
 from trainrun_operator.agent_client import ask
-from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent
+from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent, checkpoint_path
 from trainrun_operator.errors import Conflict, NotFound
 from trainrun_operator.job_controller import JobController
 from trainrun_operator.local.disk import ObjectFiles, read_json, write_json
@@ -162,9 +162,20 @@ class LocalCluster:
         """Read the TrainingRun."""
         return self._store.get("TrainingRun", key)
 
+    def known_run(self, key: Key) -> Object | None:
+        """Reads are live here."""
+        return self._store.get("TrainingRun", key)
+
+    def note_run(self, run: Object) -> None:
+        """Reads are live here."""
+
     def list_runs(self) -> list[Object]:
         """Return the one run of this folder."""
         return self._store.list("TrainingRun")
+
+    def runs_at(self, path: str) -> list[Object]:
+        """Runs with this checkpoint path."""
+        return [run for run in self.list_runs() if checkpoint_path(run) == path]
 
     def replace_run_status(self, run: Object) -> Object:
         """Replace status under the resourceVersion."""

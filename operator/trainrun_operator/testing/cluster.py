@@ -13,7 +13,7 @@ from typing import Literal
 from trainrun_api.contract import Label
 
 from trainrun_operator.clock import Clock
-from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent
+from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent, checkpoint_path
 from trainrun_operator.errors import Conflict
 from trainrun_operator.objects import ObjectStore
 
@@ -52,10 +52,21 @@ class FakeCluster:
         self.before("get_run")
         return self.store.get("TrainingRun", key)
 
+    def known_run(self, key: Key) -> Object | None:
+        """Reads are live here."""
+        return self.store.get("TrainingRun", key)
+
+    def note_run(self, run: Object) -> None:
+        """Reads are live here."""
+
     def list_runs(self) -> list[Object]:
         """All runs."""
         self.before("list_runs")
         return self.store.list("TrainingRun")
+
+    def runs_at(self, path: str) -> list[Object]:
+        """Runs with this checkpoint path."""
+        return [run for run in self.list_runs() if checkpoint_path(run) == path]
 
     def replace_run_status(self, run: Object) -> Object:
         """Under its resourceVersion."""

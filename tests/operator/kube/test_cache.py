@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -125,3 +126,74 @@ def test_of_annotations_only_hyperpods_fault_details_are_kept() -> None:
     plain = {"metadata": {"name": "n", "annotations": {"csi.volume.kubernetes.io/nodeid": "x"}}}
     assert trimmed("Node", plain)["metadata"] == {"name": "n"}
     assert "annotations" not in trimmed("Pod", {"metadata": {"name": "p", "annotations": details}})["metadata"]
+
+
+def run(version: int, path: object = "/checkpoints/a/", uid: str = "r") -> Object:
+    metadata = {"name": "a", "namespace": "ns", "uid": uid, "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": {"checkpoint": {"path": path}}, "status": {"phase": f"P{version}"}}
+
+
+def test_what_we_wrote_ourselves_is_no_news(cache: Cache, heard: list[WatchEvent]) -> None:
+    """Neither when it is noted nor when the watch repeats it; what comes later is."""
+    cache.put("TrainingRun", run(1))
+    cache.note("TrainingRun", run(2))
+    assert not cache.put("TrainingRun", run(2))
+    known = cache.get("TrainingRun", RUN)
+    assert known is not None
+    assert known["status"] == {"phase": "P2"}
+    assert len(heard) == 1
+    assert cache.put("TrainingRun", run(3))
+
+
+@pytest.mark.parametrize(
+    ("version", "uid"), [(3, "another"), (1, "r")], ids=["of a run that had the name", "older than the watch"]
+)
+def test_a_note_never_turns_time_back(cache: Cache, version: int, uid: str) -> None:
+    """The watch may be quicker than the answer to our write."""
+    cache.note("TrainingRun", run(1))
+    assert cache.get("TrainingRun", RUN) is None
+    cache.put("TrainingRun", run(2))
+    cache.note("TrainingRun", run(version, uid=uid))
+    known = cache.get("TrainingRun", RUN)
+    assert known is not None
+    assert known["metadata"]["resourceVersion"] == "2"
+
+
+def test_runs_are_found_by_their_checkpoint_path(cache: Cache) -> None:
+    """Whatever it ends with, and only as long as it is so; nonsense is at no path."""
+    cache.put("TrainingRun", run(1))
+    assert names(cache.at_path("/checkpoints/a")) == ["a"]
+    cache.put("TrainingRun", run(2, "/b"))
+    assert (cache.at_path("/checkpoints/a"), names(cache.at_path("/b"))) == ([], ["a"])
+    cache.put("TrainingRun", run(3, path=7))
+    assert cache.at_path("/b") == []
+
+
+def test_a_list_is_sorted_once_per_change(cache: Cache) -> None:
+    """Readers tell by its identity that nothing has changed."""
+    cache.put("Pod", pod())
+    first = cache.all("Pod")
+    assert cache.all("Pod") is first
+    cache.put("Pod", pod("o", "v"))
+    assert names(cache.all("Pod")) == ["o", "p"]
+    assert names(first) == ["p"]
+
+
+def test_the_watchs_echo_is_a_sign_of_life(cache: Cache, clock: FakeClock) -> None:
+    """Its age does not grow although all that changes is written by us."""
+    cache.put("TrainingRun", run(1))
+    cache.note("TrainingRun", run(2))
+    clock.advance(60)
+    cache.put("TrainingRun", run(2))
+    assert cache.ages_seconds() == {"TrainingRun": 0}
+
+
+def test_equal_strings_of_objects_are_one() -> None:
+    """Keys and short values of 8,000 pods, each decoded for itself."""
+    one, other = (trimmed("Pod", json.loads(json.dumps(pod(conditions=[{"type": "Ready"}])))) for _ in range(2))
+    assert one == other
+    assert one["status"]["phase"] is other["status"]["phase"]
+    labels = [next(iter(small["metadata"]["labels"])) for small in (one, other)]
+    assert labels[0] is labels[1]
+    long = trimmed("Pod", pod(message="x" * 100))
+    assert long["status"]["message"] == "x" * 100

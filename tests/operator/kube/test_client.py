@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kubernetes import client
+from trainrun_api.contract import Label
 from trainrun_operator.clock import SystemClock
 from trainrun_operator.cluster import Key
 from trainrun_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from trainrun_operator.kube import kube_cluster
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
 from trainrun_operator.kube.kube_cluster import KubeCluster, Place
@@ -166,6 +169,36 @@ def test_node_that_no_watch_has_shown_is_read_before_it_counts_as_gone() -> None
         assert [n["metadata"]["name"] for n in cluster.list_nodes()] == ["n"]
         cluster.list_pods(KEY)
     assert len(script.requests) == 1
+
+
+def test_a_node_that_is_gone_is_asked_for_once_per_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dozens of passes look at the pods of a lost node; a pod on a later node of that name is another one."""
+    monkeypatch.setattr(kube_cluster, "NODELESS_KEPT", 1)
+
+    def pod(uid: str) -> dict[str, Any]:
+        metadata = {"name": uid, "namespace": "ns", "uid": uid, "resourceVersion": "1", "labels": {Label.RUN: "a"}}
+        return {"metadata": metadata, "spec": {"nodeName": "n"}}
+
+    with serving(*[status(404, "NotFound")] * 2) as script:
+        cluster = KubeCluster(connected(script.port), SystemClock(), Place("ns"))
+        cluster.cache.put("Pod", pod("p"))
+        for _ in range(3):
+            cluster.list_pods(KEY)
+        assert len(script.requests) == 1
+        cluster.cache.put("Pod", pod("q"))
+        cluster.cache.drop("Pod", pod("p"))
+        for _ in range(3):
+            cluster.list_pods(KEY)
+    assert len(script.requests) == 2
+
+
+def test_a_status_is_written_without_the_spec() -> None:
+    """The API server ignores it there; a pod template is longer than all else."""
+    with serving((200, RUN)) as script:
+        cluster = KubeCluster(connected(script.port), SystemClock(), Place("ns"))
+        cluster.replace_run_status({**RUN, "spec": {"image": "x"}, "status": {"phase": "One"}})
+    body = script.requests[0].body
+    assert (sorted(body), body["metadata"]["resourceVersion"]) == (["apiVersion", "kind", "metadata", "status"], "7")
 
 
 def test_progress_is_asked_at_the_pods_address_and_port() -> None:

@@ -7,6 +7,7 @@ import itertools
 import logging
 from typing import Any
 
+import kopf
 import pytest
 from trainrun_operator import handlers
 from trainrun_operator.kube.cache import Cache
@@ -50,12 +51,24 @@ def test_kopf_needs_no_finalizer() -> None:
     assert len(registry._watching.get_all_handlers()) == len(handlers.RESOURCES)
 
 
+def test_kopf_copies_no_object_to_find_differences() -> None:
+    """Nobody asks for them, and 8,000 pods would be copied twice at each start."""
+    storage = handlers.settings(is_namespaced=False).persistence.diffbase_storage
+    body = kopf.Body({"metadata": {"labels": {"a": "b"}}, "spec": {"c": "d"}})
+    assert storage.build(body=body) == {}
+    assert storage.fetch(body=body) is None
+    patch = kopf.Patch()
+    storage.store(body=body, patch=patch, essence=kopf.BodyEssence())
+    assert not patch
+
+
 @pytest.mark.parametrize("is_namespaced", [False, True])
 def test_settings_are_explicit(is_namespaced: bool) -> None:
     """Pods and jobs are selected by the server; a namespaced operator scans nothing."""
     settings = handlers.settings(is_namespaced=is_namespaced)
     assert settings.scanning.disabled is is_namespaced
     assert not settings.posting.enabled
+    assert settings.queueing.idle_timeout == handlers.LINGER_SECONDS
     assert list(settings.watching.label_selectors.values()) == ["trainrun.dev/run"] * 2
 
 
