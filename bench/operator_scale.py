@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -325,6 +326,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     enter_own_network()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the folder and all processes go then too
     began = time.monotonic()
     nodes, is_played = options.runs * NODES_PER_RUN, options.played_jobs
     print(f"starting a control plane with {nodes} nodes", flush=True)

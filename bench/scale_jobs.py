@@ -11,7 +11,6 @@ import argparse
 import copy
 import itertools
 import threading
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +28,7 @@ from tests.controlplane.api import CORE, JOBS, Api, ApiError
 from tests.controlplane.nodes import KUBELET, now
 
 HANDS = 6
+NOT_FOUND, EXISTS = 404, 409
 
 
 class Nodes:
@@ -81,14 +81,26 @@ def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes) -> None:
         job = jobs.get()
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"].get("replicas", 1))
-        with suppress(ApiError):  # gone meanwhile
+        try:
             for pod in pods_of(job, nodes.take(replicas)):
-                api.create(f"{CORE}/namespaces/{namespace}/pods", pod)
+                _create(api, f"{CORE}/namespaces/{namespace}/pods", pod)
             moment = now()
             running = {"type": "Running", "status": "True", "reason": "PyTorchJobRunning", "message": "",
                        "lastTransitionTime": moment, "lastUpdateTime": moment}  # fmt: skip
             status = {"startTime": moment, "conditions": [running], "replicaStatuses": {"Worker": {"active": replicas}}}
             api.merge(f"{JOBS}/namespaces/{namespace}/pytorchjobs/{name}/status", {"status": status})
+        except ApiError as error:
+            if error.code != NOT_FOUND:  # a busy API server; the job is not gone
+                jobs.put(job)
+
+
+def _create(api: Api, path: str, pod: Any) -> None:
+    """One that was made by an earlier try is fine."""
+    try:
+        api.create(path, pod)
+    except ApiError as error:
+        if error.code != EXISTS:
+            raise
 
 
 def main() -> None:
