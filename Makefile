@@ -56,7 +56,7 @@ bench: setup ## recovery, trainer speed, control loop; JSON under build/bench
 	$(BIN)/python bench/control_loop.py
 
 RUNS ?= 1000
-bench-scale: setup ## the operator among RUNS=1000 runs (not in `bench`: half an hour, 8 GB; pods are played)
+bench-scale: setup ## the operator among RUNS=1000 runs (not in `bench`: far over 10 minutes; pods are played)
 	$(BIN)/python bench/operator_scale.py --runs $(RUNS) --played-jobs
 
 dev-cluster: setup ## a real control plane with fake nodes and the operator, to try things by hand; Ctrl-C ends it

@@ -4,7 +4,7 @@ Everything around the operator is real but the nodes (kwok) and the agents (`sca
 The operator is started anew when all runs train, so that its memory is that of a process which found them running.
 Then it is left alone, then 1% of the nodes vanish at once (not Ready, agents silent), then the Node objects of another
 1% are deleted. Latencies run from the API server's answer to the write that shows the fault until a watch shows the new
-PyTorchJob. Needs root or user namespaces, Go the first time, and about 8 GB of memory at full size.
+PyTorchJob. Needs root or user namespaces, and Go the first time.
 
     python bench/operator_scale.py [--runs N]
 """
