@@ -7,15 +7,17 @@ certificate that it finds in the Secret: ours also names 127.0.0.1, and the API 
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from trainrun_operator.cluster import Object
 
 from tests.controlplane.api import Api, ApiError
-from tests.controlplane.binaries import ensure
+from tests.controlplane.binaries import cache, ensure
 from tests.controlplane.control_plane import ControlPlane
 from tests.controlplane.processes import Process, free_ports
 from tests.controlplane.waiting import wait_for
@@ -26,6 +28,8 @@ SERVICE_NAME = f"training-operator.{NAMESPACE}.svc"
 AUTHORITY = "training-operator-ca"
 SERVING = Path("/tmp/k8s-webhook-server")
 """Written into training-operator 1.9: each process sees its own folder there."""
+_in_use: list[IO[str]] = []
+"""The lock that this session shares with others; empty when it has none."""
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 WEBHOOK = "validator.training-operator.kubeflow.org"
 
@@ -54,15 +58,26 @@ def training_operator(plane: ControlPlane, version: str) -> Process:
 
 def _with_folder_at_serving(folder: Path) -> list[str]:
     """A prefix to a command, which becomes the same process."""
-    SERVING.mkdir(exist_ok=True)
+    _use_serving()
     as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
     return ["unshare", "--mount", *as_root, "sh", "-c", f'mount --bind "$0" {SERVING} && exec "$@"', str(folder)]
 
 
+def _use_serving() -> None:
+    """Make the mount point, and let other sessions know that it is in use."""
+    if not _in_use:
+        lock = (cache() / ".serving.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        _in_use.append(lock)
+    SERVING.mkdir(exist_ok=True)
+
+
 def tidy() -> None:
-    """Take the mount point away, unless another session uses it."""
-    with suppress(OSError):
-        SERVING.rmdir()
+    """Take the mount point away, unless another session uses it: removing it would unmount theirs."""
+    while _in_use:
+        with _in_use.pop() as lock, suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            SERVING.rmdir()
 
 
 def wait_ready(plane: ControlPlane, operator: Process, version: str) -> None:
