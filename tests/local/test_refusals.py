@@ -30,7 +30,7 @@ def set_s3(manifest: dict) -> None:
     ("change", "arguments", "code", "words"),
     [
         (set_replicas, [], 20, "spec.workers.replicas"),
-        (set_s3, [], 20, "spec.checkpoint.path=s3://bucket/tiny is not yet available"),
+        (set_s3, [], 20, "spec.checkpoint.path=s3://bucket/tiny is for clusters: local mode"),
         (no_change, ["--fault", "melt-node@step=3"], 2, "melt-node@step=3 is not known; use lose-node@step=N"),
         (no_change, ["--fault", "lose-node@step=99"], 2, "never happens: the run has steps 1 to 40"),
     ],

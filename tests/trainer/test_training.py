@@ -170,7 +170,6 @@ def test_another_number_of_ranks_goes_on_and_says_so(text: Path, tmp_path: Path)
         pytest.param({"model": {}}, None, "architecture and path", id="no model"),
         pytest.param({"model": {"path": "/nowhere"}}, None, "model.path=/nowhere", id="no folder"),
         pytest.param({"warp": 9}, None, "config.warp", id="unknown field"),
-        pytest.param({}, "s3://bucket/prefix", "not yet available", id="object store"),
         pytest.param({}, "relative", "absolute path", id="relative path"),
     ],
 )
