@@ -50,8 +50,8 @@ def checked_manifest(file: Path) -> Object:
     path = str(manifest["spec"]["checkpoint"]["path"])
     if path.startswith("s3://"):
         raise ManifestRefusedError(
-            f"spec.checkpoint.path={path} is for clusters: local mode keeps checkpoints in its workdir; give an absolute "
-            "path, for which a folder there stands"
+            f"spec.checkpoint.path={path} is for clusters: local mode keeps checkpoints in its workdir; give an "
+            "absolute path, for which a folder there stands"
         )
     return manifest
 
