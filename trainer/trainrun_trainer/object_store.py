@@ -55,7 +55,8 @@ class S3Prefix:
         self.bucket, self.prefix = bucket, prefix.strip("/")
         self.before = before
         name = xxhash.xxh3_64_hexdigest(f"{bucket}/{self.prefix}".encode())
-        self.root = scratch or Path(tempfile.gettempdir()) / "trainrun-store" / name
+        # the environment's own word: tempfile remembers what it saw in the server that this worker was forked from
+        self.root = scratch or Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / "trainrun-store" / name
         retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
         self._client = boto3.client(
             "s3",
@@ -165,7 +166,9 @@ class S3Prefix:
 
     def tensor_files(self, folder: str) -> TensorFiles:
         """File access below `folder`; each file is sent when it is closed."""
-        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        target = self.root / folder
+        target.mkdir(parents=True, exist_ok=True)
+        _marker(target).unlink(missing_ok=True)  # whoever writes here has no longer what was brought
         return _SentTensorFiles(self, folder)
 
     def send_and_drop(self, name: str) -> None:
