@@ -65,6 +65,9 @@ dev-cluster: setup ## a real control plane with fake nodes and the operator, to 
 demo-cluster: setup ## real nodes, one of which vanishes under a run, told live (root; its first time takes 20 minutes)
 	@$(BIN)/python -m tests.nodes.demo
 
+soak: setup ## real nodes: every scenario three times in a row, the main faults ten times (two hours)
+	@$(BIN)/python -m tests.nodes.soak
+
 agent: setup ## build/agent.pyz: the agent for images that are not ours, one file for any Python from 3.9
 	$(BIN)/python -m trainrun_trainer.agent.bundle build/agent.pyz
 
@@ -82,4 +85,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench bench-scale dev-cluster demo-cluster agent lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench bench-scale dev-cluster demo-cluster soak agent lock clean clean-cache

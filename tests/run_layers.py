@@ -1,10 +1,10 @@
 """Run the test layers one after the other and say what each took and what was skipped, and why.
 
-    python tests/run_layers.py            every layer but those that run by name only
+    python tests/run_layers.py            every layer
     python tests/run_layers.py sim local  these layers
 
-The first run of `control-plane` builds a Kubernetes control plane with Go (a quarter of an hour on two cores), once.
-`nodes` runs by name only: it needs root, and its first run makes images of 5 GB.
+Where every layer runs, `nodes` runs beside the others, since it mostly waits; its output comes at its end. The first
+run builds a Kubernetes control plane with Go and images of 5 GB (half an hour on two cores, beside the other layers).
 
 A layer that cannot run on this machine says so and is skipped; with TRAINRUN_REQUIRE=all that is a failure.
 """
@@ -15,10 +15,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -55,16 +59,17 @@ LAYERS: dict[str, list[list[str]]] = {
         [*PYTEST, "tests/controlplane"],
     ],
     "demo": [[sys.executable, "examples/01-local/demo.py"]],
-}
-"""Commands of each layer, cheapest layer first, so that a mistake is told early."""
-
-BY_NAME: dict[str, list[list[str]]] = {
     "nodes": [
         [sys.executable, "-m", "tests.nodes.prepare"],
         [*PYTEST, "tests/nodes"],
     ],
 }
-"""Layers that run only when they are asked for."""
+"""Commands of each layer, cheapest layer first, so that a mistake is told early."""
+
+BESIDE = "nodes"
+"""Runs beside the others: kubelets, grace periods and outages leave the processor to them most of the time."""
+NICENESS = 5
+"""Of the layer beside: the others wait for nobody."""
 
 
 @dataclass
@@ -73,34 +78,40 @@ class Tally:
 
     passed: int = 0
     failed: int = 0
-    skipped: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """How many, by reason."""
     seconds: float = 0.0
 
 
 def count(report: Path, tally: Tally) -> None:
     """Add the tests of one junit report to the tally."""
     for case in ElementTree.parse(report).iter("testcase"):
-        name = f"{case.get('classname')}.{case.get('name')}"
         skip = case.find("skipped")
         if skip is not None:
-            tally.skipped.append(f"{name}: {skip.get('message')}")
+            tally.skipped[str(skip.get("message"))] += 1
         elif case.find("failure") is not None or case.find("error") is not None:
             tally.failed += 1
         else:
             tally.passed += 1
 
 
-def run_layer(name: str, reports: Path) -> Tally:
+STOP = threading.Event()
+"""Ctrl-C came: it ends the command that runs in each layer, and none is to follow."""
+
+
+def run_layer(name: str, reports: Path, output: TextIO | None = None) -> Tally:
     """Run the commands of one layer to the end, also after a failure, so that one run tells everything."""
     tally = Tally()
     started = time.monotonic()
-    for number, command in enumerate((LAYERS | BY_NAME)[name]):
+    for number, command in enumerate(LAYERS[name]):
+        if STOP.is_set():
+            break
         is_pytest = command[:3] == PYTEST[:3]
         report = reports / f"{name}-{number}.xml"
-        print(
-            f"--- {name}: {' '.join(Path(command[0]).name if i == 0 else c for i, c in enumerate(command))}", flush=True
-        )
-        code = subprocess.call([*command, f"--junitxml={report}"] if is_pytest else command, cwd=ROOT)
+        words = " ".join(Path(command[0]).name if i == 0 else c for i, c in enumerate(command))
+        print(f"--- {name}: {words}", flush=True, file=output)
+        with_report = [*command, f"--junitxml={report}"] if is_pytest else command
+        code = subprocess.call(with_report, cwd=ROOT, stdout=output, stderr=output)
         before = tally.failed
         if is_pytest and report.exists():
             count(report, tally)
@@ -112,26 +123,47 @@ def run_layer(name: str, reports: Path) -> Tally:
     return tally
 
 
+def run_all(reports: Path) -> dict[str, Tally]:
+    """Every layer, one of them beside the others."""
+    log = reports / f"{BESIDE}.log"
+    with log.open("w") as output, ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,)) as pool:
+        print(f"--- {BESIDE}: beside the others, its output comes at the end", flush=True)
+        beside = pool.submit(run_layer, BESIDE, reports, output)
+        try:
+            tallies = {name: run_layer(name, reports) for name in LAYERS if name != BESIDE}
+            tallies[BESIDE] = beside.result()
+        except KeyboardInterrupt:
+            STOP.set()
+            raise
+    print(log.read_text(errors="replace"), flush=True)
+    return tallies
+
+
 def main(names: list[str]) -> int:
     """Run the layers; 0 when nothing failed and, under TRAINRUN_REQUIRE=all, nothing was skipped."""
-    unknown = [n for n in names if n not in LAYERS | BY_NAME]
+    unknown = [n for n in names if n not in LAYERS]
     if unknown:
-        print(f"no layer named {unknown[0]}; the layers are {', '.join(LAYERS | BY_NAME)}", file=sys.stderr)
+        print(f"no layer named {unknown[0]}; the layers are {', '.join(LAYERS)}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="trainrun-reports-") as reports:
-        tallies = {name: run_layer(name, Path(reports)) for name in names or LAYERS}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="trainrun-reports-") as folder:
+        reports = Path(folder)
+        tallies = {name: run_layer(name, reports) for name in names} if names else run_all(reports)
     required = os.environ.get("TRAINRUN_REQUIRE") == "all"
-    print("\nlayer      passed  failed  skipped  seconds")
+    print("\nlayer          passed  failed  skipped  seconds")
     for name, tally in tallies.items():
-        print(f"{name:<9} {tally.passed:>7} {tally.failed:>7} {len(tally.skipped):>8} {tally.seconds:>8.0f}")
-        for reason in tally.skipped:
-            print(f"          skipped {reason}{' (required here, so this is a failure)' if required else ''}")
+        print(f"{name:<13} {tally.passed:>7} {tally.failed:>7} {tally.skipped.total():>8} {tally.seconds:>8.0f}")
+        for reason, times in tally.skipped.items():
+            print(f"    skipped {times}: {reason}{' (required here, so this is a failure)' if required else ''}")
     passed, failed = sum(t.passed for t in tallies.values()), sum(t.failed for t in tallies.values())
-    skipped = sum(len(t.skipped) for t in tallies.values())
-    print(f"total {sum(t.seconds for t in tallies.values()) / 60:.1f} min")
+    skipped = sum(t.skipped.total() for t in tallies.values())
+    print(f"total {(time.monotonic() - started) / 60:.1f} min")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed or (required and skipped) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

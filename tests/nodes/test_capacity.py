@@ -10,6 +10,7 @@ from tests.nodes.user import NodeUser
 pytestmark = pytest.mark.timeout(900)
 
 
+@pytest.mark.soak
 def test_hyperpod_marks_a_node_that_still_works(user: NodeUser, calm: Traces) -> None:
     """The run saves where it is, leaves the node, and repeats no step."""
     traces = user.create_run("marked")

@@ -22,6 +22,7 @@ def test_an_undisturbed_run_succeeds(calm: Traces) -> None:
     assert [claim["generation"] for claim in calm.claims()] == [0]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("index", [0, 1], ids=["with the rendezvous", "with the other worker"])
 def test_a_node_vanishes(user: NodeUser, calm: Traces, index: int) -> None:
     """Kubelet, pods and network at once, between two checkpoints; its pod stays Terminating and blocks nothing."""
@@ -56,6 +57,7 @@ def test_a_memory_limit_is_exceeded(user: NodeUser) -> None:
     assert "Raise the memory limit" in status["failure"]["action"]
 
 
+@pytest.mark.soak
 def test_a_node_comes_back_with_its_old_pod(user: NodeUser, calm: Traces) -> None:
     """It was cut off and paused; it wakes while the next attempt trains, and its pod can commit nothing."""
     traces = user.create_run("zombie")

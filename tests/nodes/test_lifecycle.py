@@ -41,6 +41,7 @@ def test_kubectl_delete_saves(user: NodeUser, calm: Traces) -> None:
     traces.assert_same_bits(calm)
 
 
+@pytest.mark.soak
 def test_the_operators_pod_is_deleted(user: NodeUser, calm: Traces) -> None:
     """The other replica leads on; the run does not notice."""
     traces = user.create_run("headless")
@@ -53,6 +54,7 @@ def test_the_operators_pod_is_deleted(user: NodeUser, calm: Traces) -> None:
     traces.assert_same_bits(calm)
 
 
+@pytest.mark.soak
 def test_all_operators_are_deleted_during_a_recovery(user: NodeUser, calm: Traces) -> None:
     """The verdict is on record, and nobody is left who made it: whoever comes next starts the same attempt."""
     traces = user.create_run("orphaned")

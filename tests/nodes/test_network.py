@@ -14,6 +14,7 @@ pytestmark = pytest.mark.timeout(900)
 OUTAGE_SECONDS = 60.0
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("index", [0, 1], ids=["with the rendezvous", "the other worker"])
 def test_a_worker_is_cut_off(user: NodeUser, calm: Traces, index: int) -> None:
     """The collective hangs, and no platform sees anything: its node stays Ready. The step that does not come tells."""
