@@ -13,15 +13,17 @@ from pathlib import Path
 
 from tests.controlplane.binaries import cache
 
+LANE = os.environ.get("TRAINRUN_NODES_LANE", "")
+"""Set by `soak.py` for each of several clusters at once, which also have a network and a /run of their own."""
 RUN = Path("/run/trainrun-nodes")
 """Sockets and the session's lock; a socket's path must be short."""
-CGROUP = "trainrun-nodes"
+CGROUP = f"trainrun-nodes{LANE}"
 """One folder under each controller, a folder per node in it."""
 CGROUPS = Path("/sys/fs/cgroup")
 SOCKET = Path("/run/containerd/containerd.sock")
 """containerd's, on each node's own /run."""
 IMAGES = cache().parent / "images"
-WORK = cache().parent / "nodes"
+WORK = cache().parent / f"nodes{LANE}"
 """On one file system with IMAGES: nodes get their images by hard links."""
 
 PACKAGES = {
