@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trainrun_operator.cluster import Key, Kind, ProgressAnswer  # noqa: E402
+from trainrun_operator.cluster import Key, ProgressAnswer  # noqa: E402
 from trainrun_operator.core.pytorchjob import render  # noqa: E402
 from trainrun_operator.kube.kube_cluster import KubeCluster, Place  # noqa: E402
 from trainrun_operator.objects import timestamp  # noqa: E402
@@ -88,13 +88,8 @@ def fill(cluster: KubeCluster, server: Server, runs: int, now: str) -> list[Key]
             cluster.cache.put("Pod", pod)
         for kind, obj in (("TrainingRun", run), ("PyTorchJob", job)):
             server.objects[kind, Key("scale", obj["metadata"]["name"])] = obj
-            put(cluster, "TrainingRun" if kind == "TrainingRun" else "PyTorchJob", copy.deepcopy(obj))
+            cluster.cache.put("TrainingRun" if kind == "TrainingRun" else "PyTorchJob", copy.deepcopy(obj))
     return keys
-
-
-def put(cluster: KubeCluster, kind: Kind, obj: Any) -> None:
-    """What a watch does."""
-    cluster.cache.put(kind, obj)
 
 
 def _metadata(name: str, now: str, namespace: str = "scale") -> dict[str, Any]:
@@ -133,7 +128,7 @@ def main() -> None:
             operator.senses.note_answer(key, 0, 0, ProgressAnswer(record), clock.now())
         milliseconds, calls = passes(operator, server, keys[:PASSED])
         for key in keys[:PASSED]:
-            put(cluster, "TrainingRun", server.objects["TrainingRun", key])  # the watch's echo
+            cluster.cache.put("TrainingRun", server.objects["TrainingRun", key])  # the watch's echo
         while operator.queue.pop_due() is not None:
             pass
         print(f"a pass {name}: {milliseconds:.2f} ms of CPU, {calls:.1f} API calls", flush=True)

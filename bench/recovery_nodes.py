@@ -38,8 +38,8 @@ from tests.nodes.user import NodeUser, remove_run  # noqa: E402
 
 OUT = ROOT / "build" / "bench" / "recovery_nodes.json"
 PHASES = ("detect", "decide", "schedule", "containers", "imports", "rendezvous", "load", "first step")
-"""fault -> verdict in status -> PyTorchJob -> all pods bound -> all containers run -> worker process up -> process group
--> checkpoint loaded -> step done."""
+"""fault -> verdict in status -> PyTorchJob -> all pods bound -> all containers run -> worker process up -> process
+group -> checkpoint loaded -> step done."""
 OF_WORKERS = {
     "imports": "process_started",
     "rendezvous": "rendezvous_done",

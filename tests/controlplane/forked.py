@@ -9,12 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.mortal import end_with_the_tests
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["pytest", "trainrun_operator.__main__", "tests.controlplane.forked"])
@@ -53,17 +53,9 @@ class Fork:
         self._process.kill()
 
 
-def _die_with_the_tests() -> None:
-    """Our parent is the server of forks, which lives as long as any of us."""
-    tests = multiprocessing.parent_process()
-    assert tests is not None
-    tests.join()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _operate(arguments: list[str], env: dict[str, str], log: str) -> None:
     """In the fork."""
-    threading.Thread(target=_die_with_the_tests, name="tests", daemon=True).start()
+    end_with_the_tests()
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):

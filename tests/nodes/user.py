@@ -130,11 +130,9 @@ class NodeUser(User):
     @contextmanager
     def node_drained(self, node: Node) -> Iterator[None]:
         """kubectl drain, until its pods are gone; afterwards new ones may come."""
-        self.kubectl("drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data")
-        try:
+        with self.node_cordoned(node):
+            self.kubectl("drain", node.name, "--ignore-daemonsets", "--delete-emptydir-data")
             yield
-        finally:
-            self.kubectl("uncordon", node.name)
 
     @contextmanager
     def pod_partitioned(self, pod: Object) -> Iterator[None]:

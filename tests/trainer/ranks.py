@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.mortal import end_with_the_tests
+
 JOIN_SECONDS = 240
 
 
@@ -102,6 +104,7 @@ def kill_self() -> None:
 
 
 def _child(rank: int, env: dict[str, str], hook: str | None, hook_args: dict[str, Any], folder: str) -> None:
+    end_with_the_tests()
     os.environ.update(env)
     log = os.open(f"{folder}/log{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
