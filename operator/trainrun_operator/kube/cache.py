@@ -1,7 +1,8 @@
 """What the watches have shown: trimmed objects by kind, and the last sight of deleted pods.
 
 A watch can be cut and miss a deletion, so `replace_all` (a fresh list) is its correction. Everything the cache holds is
-shared with its readers, who must not change it. It knows neither the client nor kopf.
+shared with its readers, who must not change it; only an object's resourceVersion may become newer under them. It knows
+neither the client nor kopf.
 """
 
 from __future__ import annotations
@@ -81,12 +82,16 @@ class Cache:
             self._listeners.append(listener)
 
     def put(self, kind: Kind, obj: Object) -> bool:
-        """Take over an object that exists; False if a newer state was known already."""
+        """Take over an object that exists; False if that state was known already, a newer one, or one that differs in
+        nothing that is read here: most news of 2,000 nodes are heartbeats."""
         small = trimmed(kind, obj)
         with self._lock:
             self._shelves[kind].seen_at = self._monotonic()
             known = self._shelves[kind].objects.get(_key(small))
             if known is not None and _version(known) >= _version(small):
+                return False
+            if known is not None and _differs_by_version_only(known, small):
+                known["metadata"]["resourceVersion"] = small["metadata"]["resourceVersion"]
                 return False
             if known is not None and _uid(known) != _uid(small):
                 self._remove(kind, known)
@@ -205,6 +210,11 @@ def _run_of(obj: Object) -> Key | None:
 
 def _version(obj: Object) -> int:
     return _number(obj["metadata"].get("resourceVersion", ""))
+
+
+def _differs_by_version_only(known: Object, news: Object) -> bool:
+    metadata = {**news["metadata"], "resourceVersion": known["metadata"].get("resourceVersion")}
+    return known == {**news, "metadata": metadata}
 
 
 def _number(version: str) -> int:

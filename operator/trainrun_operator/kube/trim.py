@@ -65,8 +65,14 @@ def _parts(kind: Kind, obj: Object) -> Object:
             if told:
                 small["metadata"]["annotations"] = told
             small["spec"] = _only(spec, ("unschedulable", "taints"))
-            small["status"] = {"conditions": _each(status.get("conditions"), _CONDITION)}
+            ready = [one for one in status.get("conditions") or () if one.get("type") == "Ready"]
+            small["status"] = {"conditions": [_heartbeat_if_needed(one) for one in _each(ready, _CONDITION)]}
     return small
+
+
+def _heartbeat_if_needed(ready: dict[str, Any]) -> dict[str, Any]:
+    """When a node was last heard of says something only of one that is not Ready."""
+    return {k: v for k, v in ready.items() if k != "lastHeartbeatTime"} if ready.get("status") == "True" else ready
 
 
 def _container(container: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def names(objects: list[Object]) -> list[str]:
 
 def test_objects_are_found_by_run_and_told_to_listeners(cache: Cache, heard: list[WatchEvent]) -> None:
     """First ADDED, then MODIFIED."""
-    cache.put("Pod", pod())
+    cache.put("Pod", pod(phase="Pending"))
     cache.put("Pod", pod(version=2))
     assert names(cache.of_run("Pod", RUN)) == names(cache.all("Pod")) == ["p"]
     assert cache.of_run("Pod", Key("ns", "b")) == []
@@ -60,6 +60,32 @@ def test_old_news_is_no_news(cache: Cache, heard: list[WatchEvent], version: int
     assert not cache.put("Pod", pod(version=version, phase="Pending"))
     assert cache.all("Pod")[0]["status"]["phase"] == "Running"
     assert len(heard) == 1
+
+
+def node(version: int, status: str = "True", beat: str = "2026-01-01T00:00:00Z") -> Object:
+    pressure = {"type": "DiskPressure", "status": "False", "lastHeartbeatTime": beat}
+    ready = {"type": "Ready", "status": status, "lastHeartbeatTime": beat}
+    metadata = {"name": "n", "uid": "u", "resourceVersion": str(version)}
+    return {"metadata": metadata, "status": {"conditions": [pressure, ready]}}
+
+
+def test_a_heartbeat_of_a_ready_node_is_no_news(cache: Cache, heard: list[WatchEvent]) -> None:
+    """The list of all nodes stays the very same, so that nobody parses it again; older states are still refused."""
+    cache.put("Node", node(1))
+    nodes = cache.all("Node")
+    assert not cache.put("Node", node(5, beat="2026-01-01T00:05:00Z"))
+    assert cache.all("Node") is nodes
+    assert len(heard) == 1
+    assert not cache.put("Node", node(4, status="False"))
+    assert cache.put("Node", node(6, status="False"))
+    assert cache.all("Node") is not nodes
+
+
+def test_a_heartbeat_of_a_node_that_is_not_ready_is_news(cache: Cache, heard: list[WatchEvent]) -> None:
+    """After an outage of the API it tells that what is said of the node holds."""
+    cache.put("Node", node(1, status="False"))
+    assert cache.put("Node", node(2, status="False", beat="2026-01-01T00:05:00Z"))
+    assert len(heard) == 2
 
 
 def test_last_sight_of_a_deleted_pod_is_kept_for_ten_minutes(cache: Cache, clock: FakeClock) -> None:
