@@ -20,6 +20,8 @@ from trainrun_trainer.agent.server import Server
 
 from tests.agent.pods import small_launcher, started
 
+AGENT_BYTES = 60 * 2**20
+"""It runs beside the training: seen are 17 to 23 MiB, with its server and its samples."""
 IDENTITY: dict[str, Any] = {"run": "r", "attempt": 1, "stage": "train", "pod_index": 0}
 
 
@@ -128,6 +130,13 @@ def test_pods_answer_for_themselves_and_worker_zero_for_the_run(tmp_path: Path) 
         alone = json.loads(second.get("/progress"))
         assert [w["pod_index"] for w in alone["workers"]] == [1]
         assert 'trainrun_step{run="small",attempt="2",pod_index="1"} 5' in second.get("/metrics")
+        assert 0 < highest_memory_bytes(first.process.pid) < AGENT_BYTES
+
+
+def highest_memory_bytes(pid: int) -> int:
+    """Of one process, so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def test_metrics_leave_out_what_is_unknown() -> None:
