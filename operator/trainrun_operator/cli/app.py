@@ -57,6 +57,27 @@ def run(
 
 
 @app.command()
+def sweep(
+    file: File,
+    over: Annotated[
+        list[str],
+        typer.Option(metavar="FIELD=VALUES", help="Such as config.data.mix.general=0,0.01,0.05; several: every mix."),
+    ],
+    nodes: Annotated[int | None, typer.Option(min=1, help="Slots that stand for nodes; default: workers + 1.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only write the manifests, for kubectl apply.")] = False,
+    workdir: Workdir = Path("runs"),
+) -> None:
+    """Run a manifest several times with other values of some fields; ends in one table and one page with plots.
+
+    The same command goes on after a stop. Exit codes as of `run`; 1 when one of the runs failed.
+    """
+    from trainrun_operator.cli.sweep import Sweep
+    from trainrun_operator.cli.sweep import sweep as run_all
+
+    raise typer.Exit(run_all(Sweep(file, tuple(over), workdir, nodes, dry)))
+
+
+@app.command()
 def validate(files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)]) -> None:
     """Say what the API server would say of manifests, without a cluster. Exit code 20 if one would be refused."""
     from trainrun_operator.cli.validate import validate_files

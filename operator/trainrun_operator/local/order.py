@@ -41,6 +41,8 @@ class Order:
     nodes: int | None = None
     """Slots; None: one more than there are workers, so that a lost node has a successor at once."""
     faults: tuple[str, ...] = ()
+    folder: Path | None = None
+    """Where relative paths of the manifest begin; None: where its file is."""
 
 
 def checked_manifest(file: Path) -> Object:

@@ -57,7 +57,7 @@ def supervise(order: Order, observer: Observer) -> Exit:
         if earlier is not None and result_of(earlier) is not None:
             return _say_over(run_dir, earlier, observer)
         run_dir.make()
-        folder = str(order.file.resolve().parent)
+        folder = str((order.folder or order.file.resolve().parent).resolve())
         desired = {"manifest": manifest, "folder": folder, "nodes": number_of_slots(order, manifest["spec"])}
         return Supervisor(run_dir, desired, plan, observer, stops).run()
 

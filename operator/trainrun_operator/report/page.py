@@ -47,13 +47,18 @@ def page(records: RunRecords) -> str:
         configuration(records),
         chronicle(records),
     )
+    return document(f"{records.name}: {records.status.phase or 'no status'}", body)
+
+
+def document(title: str, body: Markup) -> str:
+    """A page of its own, which fetches nothing and runs nothing."""
     head = el(
         "head",
         el("meta", charset="utf-8"),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="color-scheme", content="light dark"),
-        el("title", f"{records.name}: {records.status.phase or 'no status'}"),
+        el("title", title),
         el("style", Markup(STYLE.read_text(encoding="utf-8"))),
     )
     return f"<!doctype html>\n{el('html', head, el('body', body), lang='en')}\n"
