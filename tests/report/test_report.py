@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainrun_operator.report import write_report
 from trainrun_operator.report.__main__ import main
-from trainrun_operator.report.chart import thinned, ticks
+from trainrun_operator.report.chart import BOTTOM, HEIGHT, Series, line_chart, thinned, ticks
 from trainrun_operator.report.markup import Markup, el, join
 from trainrun_operator.report.records import read
 from trainrun_operator.report.recovery import PHASES, recoveries
@@ -319,3 +319,12 @@ def test_markup_of_nothing_and_of_lists() -> None:
 def test_words(written: str, words: str) -> None:
     """Numbers as people read them."""
     assert written == words
+
+
+def test_names_at_the_ends_of_lines_neither_overlap_nor_leave_the_plot() -> None:
+    """Three lines that end together at the bottom of the plot."""
+    series = [Series(f"line {number}", [(0.0, 9.0), (1.0, 0.001 * number)], number) for number in range(3)]
+    drawn = line_chart(series, [], label="x", written=str)
+    heights = sorted(float(y) for y in re.findall(r'y="([\d.]+)" class="name', drawn))
+    assert all(later - earlier >= 13.9 for earlier, later in pairwise(heights))
+    assert heights[-1] <= HEIGHT - BOTTOM + 4

@@ -125,11 +125,15 @@ def _line(series: Series, across: _Scale, up: _Scale) -> list[Markup]:
 
 
 def _apart(heights: Sequence[float], room: float = 14.0) -> list[float]:
-    """The heights, moved so that no two names overlap."""
+    """The heights, moved so that no two names overlap and none stands below the axis."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     out = list(heights)
     for before, index in pairwise(order):
         out[index] = max(out[index], out[before] + room)
+    lowest = float(HEIGHT - BOTTOM)
+    for index in reversed(order):
+        out[index] = min(out[index], lowest)
+        lowest = out[index] - room
     return out
 
 
