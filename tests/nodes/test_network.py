@@ -19,7 +19,7 @@ OUTAGE_SECONDS = 60.0
 def test_a_worker_is_cut_off(user: NodeUser, calm: Traces, index: int) -> None:
     """The collective hangs, and no platform sees anything: its node stays Ready. The step that does not come tells."""
     name = f"cut-off-{index}"
-    traces = user.create_run(name)
+    traces = user.create_run(name, {"spec": {"health": {"stallTimeoutSeconds": "auto"}}})
     user.wait_step(name, BETWEEN_CHECKPOINTS)
     pod = user.pods(name)[index]
     with user.pod_partitioned(pod):

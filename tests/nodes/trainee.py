@@ -21,6 +21,8 @@ INTERVAL = 20
 BETWEEN_CHECKPOINTS = INTERVAL + INTERVAL // 4
 LONG_STEPS = 100_000
 """Of a run that shall outlast whatever is done to the cluster; it is deleted in the end."""
+STARVED_SECONDS = 60
+"""No step for so long is no fault of a run when two clusters share two cores."""
 MOUNT = "/shared"
 
 
@@ -65,6 +67,8 @@ def manifest(name: str, namespace: str, image: str, volume: Path) -> Object:
             "workers": {"replicas": 2, "devicesPerWorker": 1, "accelerator": "cpu", "template": pod_template(volume)},
             "config": config,
             "checkpoint": {"path": f"{MOUNT}/{name}", "interval": INTERVAL, "keepLast": 10},
+            # steps of 30 ms have auto's shortest limit, and a starved machine stands still for longer than that
+            "health": {"stallTimeoutSeconds": STARVED_SECONDS},
             "terminationGracePeriodSeconds": 60,
         },
     }
