@@ -72,7 +72,8 @@ def _main_text(raw: bytes) -> str:
     from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
     page = bytes_to_str(raw, detect_encoding(raw) or "utf-8")
-    return str(extract_plain_text(page, main_content=True, alt_texts=False))
+    text = str(extract_plain_text(page, main_content=True, alt_texts=False))
+    return text.replace("\xa0", " ")
 
 
 def _lines(path: Path, label: str, where: str, suffix: str | None) -> Iterator[Record]:
