@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from trainrun_api.base import Strict
+from trainrun_api.data_config import DataConfig as DataConfig
+from trainrun_api.data_config import DataSource as DataSource
+from trainrun_api.data_config import TokenizerConfig as TokenizerConfig
 
 
 class Architecture(Strict):
@@ -38,49 +41,6 @@ class ModelConfig(Strict):
         min_length=1,
         max_length=1024,
         description="Local Hugging Face folder (config.json, safetensors); every key must match.",
-    )
-
-
-class TokenizerConfig(Strict):
-    """Byte-level BPE trained from the run's own text, or a folder that transformers can load."""
-
-    vocab_size: int | None = Field(
-        None,
-        ge=260,
-        le=1_000_000,
-        description="Train a byte-level BPE of this size; exactly one of vocab_size and path.",
-    )
-    path: str | None = Field(None, min_length=1, max_length=1024, description="Folder with tokenizer files.")
-
-
-class DataSource(Strict):
-    """One named set of documents."""
-
-    path: str = Field(
-        min_length=1,
-        max_length=1024,
-        description="Folder of .txt files (one document each) or .jsonl files; relative paths start at the "
-        "working directory of the container, in local mode at the manifest's folder.",
-    )
-    text_field: str = Field("text", min_length=1, max_length=128, description="JSONL field that holds the text.")
-
-
-class DataConfig(Strict):
-    """Text, tokenizer, rows and mix. All of it is immutable for the life of a run."""
-
-    sources: dict[str, DataSource] = Field(
-        min_length=1, max_length=32, description="Named sources; names are DNS labels."
-    )
-    mix: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(
-        default_factory=dict,
-        max_length=32,
-        description="Weight per source (any positive scale, 0 leaves a source out of training but in evaluation); "
-        "empty: equal weights. Exact in every block of 10,000 rows.",
-    )
-    tokenizer: TokenizerConfig = Field(description="How text becomes tokens.")
-    row_tokens: int = Field(ge=8, le=1_048_576, description="Tokens of a packed row, exactly.")
-    held_out_share: float = Field(
-        0.02, ge=0, lt=1, description="Share of documents kept from training, chosen by document hash before packing."
     )
 
 

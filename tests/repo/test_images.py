@@ -99,8 +99,8 @@ def test_trainer_list_leaves_torch_to_the_base() -> None:
     assert not {n for n in names if n.startswith(("torch", "triton", "cuda", "nvidia")) and n != "nvidia-ml-py"}
 
 
-TAKEN_IF_THERE = {"blinker"}
-"""oauthlib does; here a test's server brings it."""
+TAKEN_IF_THERE = {"blinker", "brotli"}
+"""oauthlib and urllib3 do; here a test's server and the reader of HTML bring them."""
 
 
 def test_operator_image_holds_all_that_the_operator_imports() -> None:

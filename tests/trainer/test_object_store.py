@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from trainrun_trainer import object_store
+from trainrun_trainer import s3_client
 from trainrun_trainer.claims import Owner, Parent, read_claims, refuse_if_fenced, try_claim
 from trainrun_trainer.errors import Fenced
 from trainrun_trainer.object_store import S3Prefix, open_s3
@@ -114,8 +114,8 @@ def test_a_store_that_refuses_says_so_without_secrets(store: S3Prefix) -> None:
 @pytest.mark.parametrize("fault", ["503", "torn", "silent"])
 def test_a_bad_network_costs_time_only(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """Small objects and large ones in parts, both ways; each thing that is asked fails at first."""
-    monkeypatch.setattr(object_store, "READ_SECONDS", 1)
-    monkeypatch.setattr(object_store, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(s3_client, "READ_SECONDS", 1)
+    monkeypatch.setattr(s3_client, "PART_BYTES", 5 << 20)
     with FaultyNetwork(url, fault) as network:
         for name, value in environment(network.url).items():
             monkeypatch.setenv(name, value)

@@ -139,7 +139,7 @@ def test_the_held_out_share_is_met() -> None:
 
 BAD = {
     "no folder": (lambda p: None, ["data.sources.a.path=", "no such folder"]),
-    "no file": (lambda p: p.mkdir(), ["no .txt or .jsonl file"]),
+    "no file": (lambda p: p.mkdir(), ["no file in it"]),
     "empty documents": (lambda p: write(p / "x.txt", b" \n"), ["data.sources.a", "empty"]),
     "not UTF-8": (lambda p: write(p / "x.txt", b"good\nbad \xff\n"), ["file x.txt, line 2", "UTF-8"]),
     "not JSON": (lambda p: write(p / "x.jsonl", b'{"text": "a"}\nnonsense\n'), ["file x.jsonl, line 2", "JSON"]),

@@ -8,44 +8,27 @@ workers of the pod. boto3 repeats what fails or hangs, and moves large objects a
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
-import boto3
 import xxhash
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    IncompleteReadError,
-    ReadTimeoutError,
-    ResponseStreamingError,
-)
+from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
+from trainrun_trainer import s3_client
+from trainrun_trainer.s3_client import ATTEMPTS
 from trainrun_trainer.storage import Before, TensorFiles, hash_stream, unobserved
 
 T = TypeVar("T")
 
-CONNECT_SECONDS, READ_SECONDS = 5, 30
-"""A store that is silent for so long is asked again: ten times, below the 15 minutes that a save may take."""
-ATTEMPTS = 10
-PART_BYTES = 64 << 20
-TRANSFERS = 8
-"""Parts at once, for each worker."""
 FETCHED = ".fetched"
 LOCK = ".lock"
-IS_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
-IS_MISSING = {"NoSuchKey", "404", "NotFound"}
 
 
 class S3Prefix:
@@ -57,18 +40,8 @@ class S3Prefix:
         name = xxhash.xxh3_64_hexdigest(f"{bucket}/{self.prefix}".encode())
         # the environment's own word: tempfile remembers what it saw in the server that this worker was forked from
         self.root = scratch or Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / "trainrun-store" / name
-        retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
-        self._client = boto3.client(
-            "s3",
-            config=Config(
-                connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries,
-                max_pool_connections=2 * TRANSFERS,
-            ),
-        )  # fmt: skip
-        self._transfer = TransferConfig(
-            multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=TRANSFERS,
-            num_download_attempts=ATTEMPTS,
-        )  # fmt: skip
+        self._client = s3_client.make_client()
+        self._transfer = s3_client.transfer_config()
 
     # -- objects ---------------------------------------------------------------------------------
 
@@ -214,20 +187,8 @@ class S3Prefix:
         for marker in target.parent.glob(f"*{FETCHED}"):
             self._drop(str(marker.with_name(marker.name.removesuffix(FETCHED)).relative_to(self.root)))
 
-    @contextmanager
-    def _errors(self, name: str) -> Generator[None, None, None]:
-        """The store's refusals as the OSErrors that a directory would raise."""
-        try:
-            yield
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code"))
-            if code in IS_MISSING:
-                raise FileNotFoundError(errno.ENOENT, "No such object", self.address(name)) from error
-            if code in IS_TAKEN:
-                raise FileExistsError(errno.EEXIST, "Object exists", self.address(name)) from error
-            raise OSError(errno.EIO, f"the store answers {code}", self.address(name)) from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise OSError(errno.EIO, f"the store does not answer ({error})", self.address(name)) from error
+    def _errors(self, name: str) -> AbstractContextManager[None]:
+        return s3_client.store_errors(self.address(name))
 
 
 class _SentTensorFiles(TensorFiles):

@@ -95,6 +95,14 @@ class RowOrder:
             found.append((int(sources[position % BLOCK_ROWS]), int(rows[position % BLOCK_ROWS])))
         return found
 
+    def epoch(self, position: int) -> int:
+        """How often the row at this place was drawn before."""
+        block, place = divmod(position, BLOCK_ROWS)
+        sources, _ = self._block(block)
+        source = int(sources[place])
+        draw = block * self.counts[source] + int((sources[:place] == source).sum())
+        return draw // self._sizes[source]
+
     def _compute_block(self, block: int) -> tuple[Ids, Ids]:
         places = permute(np.arange(BLOCK_ROWS), BLOCK_ROWS, mix(self.seed, 1, block))
         sources = np.repeat(np.arange(len(self.counts)), self.counts)[places]

@@ -1,7 +1,8 @@
 """Documents to rows of exactly `row_tokens` tokens: no token lost, none doubled, every boundary kept.
 
 A row on disk is int32: source number, row number, then the tokens. Beside the rows lie, per row, its
-segments: (document, offset in the row, offset in the document).
+segments: (document, offset in the row, offset in the document). Rows of examples (examples.py) have, too, the spans of
+tokens that are learned; rows of text have none, because all of it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 ID_WORDS = 2
 """Source number and row number before the tokens of a row."""
+PADDING = -1
+"""Stands for the document where a segment has none."""
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -76,11 +79,15 @@ class PackedRows:
         self._rows: Ints = np.zeros((0, ID_WORDS + row_tokens), np.int32)
         self._ptr: Longs = np.zeros(1, np.int64)
         self._segments: Longs = np.zeros((0, 3), np.int64)
+        self._learned: tuple[Longs, Longs] | None = None
         if num_rows:
             shape = (num_rows, ID_WORDS + row_tokens)
             self._rows = np.memmap(folder / f"{split}.rows", np.int32, "r", shape=shape)
             self._ptr = np.fromfile(folder / f"{split}.row_ptr", np.int64)
             self._segments = np.fromfile(folder / f"{split}.segments", np.int64).reshape(-1, 3)
+            if (folder / f"{split}.learned").exists():
+                spans = np.fromfile(folder / f"{split}.learned", np.int64).reshape(-1, 2)
+                self._learned = spans, np.fromfile(folder / f"{split}.learned_ptr", np.int64)
 
     def stored_id(self, row: int) -> tuple[int, int]:
         """(source, row) as stored in the row itself."""
@@ -95,6 +102,16 @@ class PackedRows:
         """(document, offset in row, offset in document) of each piece of a document in the row."""
         return self._segments[self._ptr[row] : self._ptr[row + 1]]
 
+    def learned(self, row: int) -> Longs | None:
+        """Spans [n, 2] of the row's tokens that are learned; None: all that something comes before in their segment."""
+        if self._learned is None:
+            return None
+        spans, ptr = self._learned
+        return spans[ptr[row] : ptr[row + 1]]
+
     def num_targets(self, row: int) -> int:
-        """Tokens of the row that are predicted: all but the first of each segment."""
+        """Tokens of the row that are predicted: what is learned, or all but the first of each segment."""
+        learned = self.learned(row)
+        if learned is not None:
+            return int((learned[:, 1] - learned[:, 0]).sum())
         return self.row_tokens - int(self._ptr[row + 1] - self._ptr[row])

@@ -1,8 +1,8 @@
-"""Text to rows, once per run: tokenizer, held-out split, packed rows and a manifest written last.
+"""Text to rows, once per run: read, extract, filter, dedupe, split, tokenise, pack; the manifest is written last.
 
 `prepare(config)` is a function of the data configuration and the text; its output lies in
 `<checkpoint.path>/data/<hash>/` and is used by every later worker group of the run, so a changed text
-folder cannot change a run that has started.
+folder cannot change a run that has started. Half-done work lies in `<hash>.work` and is gone on with after a kill.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 import numpy as np
 import xxhash
 from trainrun_api.contract import CheckpointLayout
-from trainrun_api.train_config import DataConfig
+from trainrun_api.data_config import DataConfig, identity
 
+from trainrun_trainer.corpus.jobs import is_held_out as is_held_out
+from trainrun_trainer.corpus.stages import Corpus
 from trainrun_trainer.errors import DataError
-from trainrun_trainer.packing import Packer
+from trainrun_trainer.examples import write_example_rows
+from trainrun_trainer.logs import log
+from trainrun_trainer.packing import Ints, Longs, Packer
 from trainrun_trainer.storage import Storage, hash_file
-from trainrun_trainer.text import Document, read_documents
 from trainrun_trainer.tokenizer import make_tokenizer
 
 FORMAT = 1
 """Part of the hash: rows of another format are prepared again."""
-TOKENIZE_DOCUMENTS = 256
-"""Documents per call of the tokenizer."""
 TRAIN, HELD_OUT = "train", "held_out"
 
 
@@ -53,7 +54,7 @@ class DataManifest:
 
 def data_hash(config: DataConfig) -> str:
     """Name of the prepared data of this configuration."""
-    canonical = json.dumps({"format": FORMAT, **config.model_dump()}, sort_keys=True)
+    canonical = json.dumps({"format": FORMAT, **identity(config)}, sort_keys=True)
     return xxhash.xxh3_64_hexdigest(canonical.encode())
 
 
@@ -66,40 +67,33 @@ def prepare(config: DataConfig, storage: Storage) -> DataManifest:
     if found is not None and _is_whole(found):
         return found
     name = data_hash(config)
-    place = f"{CheckpointLayout.DATA}/{name}"
+    place, half_done = f"{CheckpointLayout.DATA}/{name}", f"{CheckpointLayout.DATA}/{name}.work"
+    corpus = Corpus.of(config, storage.folder(half_done))
     storage.delete(place)
     folder = storage.folder(place)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer(config.tokenizer, _training_texts(config))
-    tokenizer.save_pretrained(folder / "tokenizer")
-    facts = {
-        "schema": FORMAT, "data_hash": name, "config": config.model_dump(), "vocab_size": len(tokenizer),
-        "sources": {
-            source: _pack_source(config, source, number, tokenizer, folder)
-            for number, source in enumerate(sorted(config.sources))
-        },
-    }  # fmt: skip
+    facts = {"schema": FORMAT, "data_hash": name, "config": config.model_dump(), **_make(corpus, folder)}
     _refuse_too_little(config, facts)
     facts["files"] = {str(p.relative_to(folder)): hash_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     storage.settle(place)
     storage.put(f"{place}/{CheckpointLayout.MANIFEST}", json.dumps(facts, sort_keys=True).encode())
+    shutil.rmtree(corpus.work, ignore_errors=True)
     return DataManifest(name, folder, facts)
 
 
 def open_prepared(config: DataConfig, storage: Storage) -> DataManifest | None:
     """The manifest that rank 0 has written, or None."""
-    name = data_hash(config)
+    return open_by_hash(data_hash(config), storage)
+
+
+def open_by_hash(name: str, storage: Storage) -> DataManifest | None:
+    """Prepared data by its name, or None."""
     place = f"{CheckpointLayout.DATA}/{name}"
     try:
         facts = json.loads(storage.get(f"{place}/{CheckpointLayout.MANIFEST}"))
     except (FileNotFoundError, ValueError):
         return None
     return DataManifest(name, storage.read_folder(place), facts)
-
-
-def is_held_out(text: str, share: float) -> bool:
-    """By the document's hash: equal texts fall on the same side, whatever the order of files."""
-    return xxhash.xxh3_64_intdigest(text.encode()) < share * 2.0**64
 
 
 def _is_whole(data: DataManifest) -> bool:
@@ -110,41 +104,70 @@ def _is_whole(data: DataManifest) -> bool:
     return True
 
 
-def _training_texts(config: DataConfig) -> Iterator[str]:
-    for name in sorted(config.sources):
-        for document in read_documents(name, config.sources[name]):
-            if not is_held_out(document.text, config.held_out_share):
-                yield document.text
+def _make(corpus: Corpus, folder: Path) -> dict[str, Any]:
+    """Every stage; what they found, for the manifest."""
+    config = corpus.config
+    counts = corpus.clean()
+    copies = corpus.drop_copies()
+    tokenizer = make_tokenizer(config.tokenizer, corpus.training_texts())
+    tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "tokenizer" / "end_of_text").write_text(str(tokenizer.eos_token_id))
+    too_long = corpus.tokenise(folder / "tokenizer", _hash_of_folder(folder / "tokenizer"))
+    overlap = corpus.overlap(folder / "tokenizer")
+    sources = {}
+    for number, name in enumerate(sorted(config.sources)):
+        packed = _pack_source(corpus, name, number, tokenizer.eos_token_id, folder)
+        removed = {**counts[name]["removed"], **copies[name], **too_long[name]}
+        read = counts[name]["read"]
+        sources[name] = {**packed, "read": read, "removed": removed}
+        shares = {reason: round(count / read, 4) for reason, count in removed.items()}
+        log("prepared", source=name, documents_read=read, removed_shares=shares, overlap=overlap.get(name))
+    return {"vocab_size": len(tokenizer), "sources": sources, "contamination": overlap}
 
 
-def _pack_source(config: DataConfig, name: str, number: int, tokenizer: Any, folder: Path) -> dict[str, Any]:
+def _pack_source(corpus: Corpus, name: str, number: int, end: int, folder: Path) -> dict[str, Any]:
     place = folder / name
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    packers = {split: Packer(place, split, number, config.row_tokens) for split in (TRAIN, HELD_OUT)}
     content = xxhash.xxh3_128()
-    with open(place / "documents.jsonl", "w", encoding="utf-8") as index:
-        for first, batch in _batches(read_documents(name, config.sources[name])):
-            encoded = tokenizer([d.text for d in batch], add_special_tokens=False, verbose=False)["input_ids"]
-            for i, (document, ids) in enumerate(zip(batch, encoded, strict=True)):
-                split = HELD_OUT if is_held_out(document.text, config.held_out_share) else TRAIN
-                content.update(document.text.encode())
-                packers[split].add(first + i, np.array([*ids, tokenizer.eos_token_id], np.int32))
-                entry = {"file": document.file, "line": document.line, "split": split, "tokens": len(ids) + 1}
-                index.write(json.dumps(entry) + "\n")
-    counts: dict[str, Any] = {split: packer.close() for split, packer in packers.items()}
+    with open(place / "documents.jsonl", "wb") as index:
+        for file in corpus.of_source(name):
+            index.write(corpus.part(file, "index").read_bytes())
+            content.update(corpus.part(file, "digests").read_bytes())
+    row_tokens = corpus.config.row_tokens
+    counts: dict[str, Any]
+    if corpus.config.sources[name].instruct is None:
+        packers = {split: Packer(place, split, number, row_tokens) for split in (TRAIN, HELD_OUT)}
+        for document, (split, tokens, _) in enumerate(_documents(corpus, name)):
+            packers[split].add(document, tokens)
+        counts = {split: packer.close() for split, packer in packers.items()}
+    else:
+        sides: dict[str, list[tuple[int, Ints, Longs]]] = {TRAIN: [], HELD_OUT: []}
+        for document, (split, tokens, learned) in enumerate(_documents(corpus, name)):
+            sides[split].append((document, tokens, learned))
+        counts = {s: write_example_rows(place, s, number, row_tokens, sides[s], end) for s in (TRAIN, HELD_OUT)}
     return {**counts, "content_xxh3": content.hexdigest()}
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[tuple[int, list[Document]]]:
-    first, batch = 0, []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == TOKENIZE_DOCUMENTS:
-            yield first, batch
-            first, batch = first + len(batch), []
-    if batch:
-        yield first, batch
+def _documents(corpus: Corpus, name: str) -> Iterator[tuple[str, Ints, Longs]]:
+    """(split, tokens, learned spans) of each document of a source; the tokens lie in a memory map."""
+    for file in corpus.of_source(name):
+        path = corpus.part(file, "tokens")
+        tokens: Ints = np.memmap(path, np.int32, "r") if path.stat().st_size else np.zeros(0, np.int32)
+        learned: Longs = np.load(corpus.part(file, "learned.npy"))
+        start = 0
+        with open(corpus.part(file, "index"), "rb") as index:
+            for i, line in enumerate(index):
+                entry = json.loads(line)
+                first, last = np.searchsorted(learned[:, 0], [i, i + 1])
+                end = start + int(entry["tokens"])
+                yield str(entry["split"]), tokens[start:end], learned[first:last, 1:]
+                start = end
+
+
+def _hash_of_folder(folder: Path) -> str:
+    files = {p.name: hash_file(p)["xxh3"] for p in sorted(folder.iterdir()) if p.is_file()}
+    return xxhash.xxh3_64_hexdigest(json.dumps(files, sort_keys=True).encode())
 
 
 def _refuse_too_little(config: DataConfig, facts: dict[str, Any]) -> None:

@@ -75,7 +75,10 @@ def row_hash(position: int, source: int, row: int) -> int:
 
 
 def make_slot(rows: Sequence[tuple[PackedRows, int]], device: torch.device, rows_sum: int = 0) -> Slot:
-    """Stack rows; a segment's last token predicts nothing, positions restart with each segment."""
+    """Stack rows; a segment's last token predicts nothing, positions restart with each segment.
+
+    Of examples only the responses are predicted, masked by their place in the row and never by a token's id.
+    """
     tokens = np.stack([source.tokens(row) for source, row in rows]).astype(np.int64)
     length = tokens.shape[1]
     targets = np.full_like(tokens, IGNORED)
@@ -84,6 +87,12 @@ def make_slot(rows: Sequence[tuple[PackedRows, int]], device: torch.device, rows
     for i, (source, row) in enumerate(rows):
         starts = source.segments(row)[:, 1]
         targets[i, starts[1:] - 1] = IGNORED
+        learned = source.learned(row)
+        if learned is not None:
+            is_learned = np.zeros(length + 1, bool)
+            for start, end in learned:
+                is_learned[start:end] = True
+            targets[i, ~is_learned[1:]] = IGNORED
         lengths = np.diff(starts, append=length)
         positions[i] = np.arange(length) - np.repeat(starts, lengths)
     return Slot(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from torch.optim import AdamW
 from trainrun_api.train_config import TrainConfig
 
@@ -80,6 +83,7 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     instants: dict[str, Any] = {"process_started": started, "rendezvous_done": time.time()}
 
     plan = make_plan(config, env.checkpoint.interval, ranks.world_size)
+    _refuse_rows_beyond_context(config)
     dims = parallel_dims(config.parallel, ranks.world_size)
     storage = open_storage(env.checkpoint.path)
     start = ranks.decide(lambda: _refused_by_storage(lambda: take_start(storage, env.resume, env.owner), env))
@@ -170,8 +174,31 @@ def _load(start: Start, checkpoints: Checkpoints, optimizer: AdamW, described: d
     return state
 
 
+def _resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's configuration with the defaults of later fields; as it is if a newer version wrote it."""
+    try:
+        return TrainConfig.model_validate(config).model_dump(mode="json")
+    except ValidationError:
+        return config
+
+
+def _refuse_rows_beyond_context(config: TrainConfig) -> None:
+    """Before any text is read: a model has no positions for what lies behind its context."""
+    if config.model.path is None:
+        return
+    try:
+        limit = json.loads((Path(config.model.path) / "config.json").read_text()).get("max_position_embeddings")
+    except (OSError, ValueError):
+        return  # building the model says so
+    if isinstance(limit, int) and config.data.row_tokens > limit:
+        raise ConfigError(
+            f"config.data.row_tokens={config.data.row_tokens} is longer than the context of "
+            f"config.model.path={config.model.path} (max_position_embeddings={limit}); use {limit} or less"
+        )
+
+
 def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> None:
-    then, now = manifest["config"], described["config"]
+    then, now = _resolved(manifest["config"]), described["config"]
     changed = sorted(k for k in {*then, *now} - CHANGEABLE if then.get(k) != now.get(k))
     if changed:
         first = changed[0]

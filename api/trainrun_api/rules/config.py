@@ -56,6 +56,14 @@ def _tokenizer_of_folder(facts: Facts) -> Values | None:
     return {} if broken else OK
 
 
+def _chat_template(facts: Facts) -> Values | None:
+    data = facts.spec.config.data if facts.spec.config else None
+    if data is None or data.tokenizer.path is not None:
+        return OK
+    is_chat = any(source.instruct and source.instruct.messages_field for source in data.sources.values())
+    return {} if is_chat else OK
+
+
 def _heads_divide(facts: Facts) -> Values | None:
     a = _architecture(facts.spec.config)
     if a is None or a.hidden_size % a.num_attention_heads == 0:
@@ -188,6 +196,16 @@ RULES = (
         message="spec.config.data.tokenizer.path is missing beside spec.config.model.path; a pretrained model "
         "understands only its own tokens, so give the folder of its tokenizer",
         check=_tokenizer_of_folder,
+    ),
+    Rule(
+        id="chat-template-of-folder",
+        at="spec.config.data",
+        child="tokenizer",
+        cel="has(self.tokenizer.path) || !self.sources.exists(k, has(self.sources[k].instruct) && "
+        "has(self.sources[k].instruct.messages_field))",
+        message="spec.config.data.tokenizer.path is missing beside a source with instruct.messages_field; "
+        "conversations are rendered by a chat template, so give the folder of a tokenizer that has one",
+        check=_chat_template,
     ),
     Rule(
         id="heads-divide-hidden-size",

@@ -155,6 +155,22 @@ def explain(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
     raise typer.Exit(show_explanation(workdir, name))
 
 
+@app.command("explain-step")
+def explain_step(
+    step: Annotated[int, typer.Argument(min=1, help="An optimizer step, past or to come.", show_default=False)],
+    name: RunName = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="checkpoint.path of a run elsewhere, such as s3://bucket/prefix.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    workdir: Workdir = Path("runs"),
+) -> None:
+    """Name the documents that a step reads, and prove by the run's digests that it read what was ordered."""
+    from trainrun_operator.cli.explain_step import explain_step as tell
+
+    raise typer.Exit(tell(step, name, workdir, checkpoint, is_json=json))
+
+
 @app.command()
 def report(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
     """Write report.html of a run again and print its path."""
