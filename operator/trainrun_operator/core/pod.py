@@ -112,7 +112,8 @@ def contract_environment(
         "PET_NPROC_PER_NODE": str(workers.devices_per_worker),
     }
     if spec.config is not None:
-        values[Env.CONFIG] = _compact(spec.config.model_dump(mode="json"))
+        # as it was written: a field that this version knows and the image does not must not be in it by its default
+        values[Env.CONFIG] = _compact(spec.config.model_dump(mode="json", exclude_unset=True))
     if spec.max_attempt_seconds is not None:
         values[Env.DEADLINE] = str(spec.max_attempt_seconds)
     index = {"name": Env.POD_INDEX, "valueFrom": {"fieldRef": {"fieldPath": REPLICA_INDEX_FIELD}}}
