@@ -140,3 +140,10 @@ def test_no_token_is_lost_or_doubled_over_files(tmp_path_factory: Any, files: li
     packed = [token for row in range(rows.num_rows) for token in rows.tokens(row).tolist()]
     assert packed == expected[: len(packed)] and len(packed) == 16 * rows.num_rows
     assert len(expected) - len(packed) == counts["tail_tokens"] < 16
+
+
+def test_the_processes_import_no_torch() -> None:
+    """They stay small (46 MiB seen), and start in a moment."""
+    heavy = "{'torch', 'transformers', 'pyarrow', 'boto3'}"
+    ask = f"import sys, trainrun_trainer.corpus.pool; print({heavy} & {{*sys.modules}})"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "set()\n"
