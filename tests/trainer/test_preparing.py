@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainrun_api.data_config import DataConfig
 from trainrun_trainer.corpus.jobs import run_job
+from trainrun_trainer.corpus.pool import run_jobs
 from trainrun_trainer.corpus.stages import Corpus
 from trainrun_trainer.errors import DataError
 from trainrun_trainer.prepare import TRAIN, data_hash, prepare
@@ -76,6 +77,16 @@ def test_processes_change_nothing(folder: Path, tmp_path: Path, whole: dict[str,
     assert data.facts["files"] == whole["files"]
     assert {**data.facts, "config": None} == {**whole, "config": None}
     assert not list((tmp_path / "data").glob("*.work"))
+
+
+def test_facts_come_back_in_the_order_of_the_jobs(tmp_path: Path) -> None:
+    """Though the largest file is read first."""
+    for i in range(4):
+        line = json.dumps({"text": "a text of some words"}) + "\n"
+        (tmp_path / f"{i}.jsonl").write_text(line * (i + 1))
+    corpus = Corpus.of(DataConfig.model_validate(raw(tmp_path, dedupe=None)), tmp_path / "work")
+    jobs = [corpus.job("clean", file) for file in corpus.files]
+    assert [facts["read"] for facts in run_jobs(jobs, 2, lambda job, facts: None)] == [1, 2, 3, 4]
 
 
 def test_an_error_in_a_process_is_the_same_sentence(folder: Path, tmp_path: Path) -> None:
@@ -140,3 +151,10 @@ def test_no_token_is_lost_or_doubled_over_files(tmp_path_factory: Any, files: li
     packed = [token for row in range(rows.num_rows) for token in rows.tokens(row).tolist()]
     assert packed == expected[: len(packed)] and len(packed) == 16 * rows.num_rows
     assert len(expected) - len(packed) == counts["tail_tokens"] < 16
+
+
+def test_the_processes_import_no_torch() -> None:
+    """They stay small (46 MiB seen), and start in a moment."""
+    heavy = "{'torch', 'transformers', 'pyarrow', 'boto3'}"
+    ask = f"import sys, trainrun_trainer.corpus.pool; print({heavy} & {{*sys.modules}})"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "set()\n"
