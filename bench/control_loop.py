@@ -17,18 +17,17 @@ import re
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.controlplane.api import JOBS  # noqa: E402 - the harness is not installed
+from bench.watching import Watching  # noqa: E402 - the harness is not installed
+from tests.controlplane.api import JOBS  # noqa: E402
 from tests.controlplane.cluster import cluster  # noqa: E402
 from tests.controlplane.control_plane import ControlPlane, install_definitions  # noqa: E402
 from tests.controlplane.pods import said  # noqa: E402
@@ -74,60 +73,37 @@ FAULTS: dict[str, Callable[[Stage, list[Any]], None]] = {
 }
 
 
-class Seen:
+class Seen(Watching):
     """When a watch first showed something."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._at: dict[str, float] = {}
         self._running: set[str] = set()
-        self._stop = threading.Event()
         at = f"/namespaces/{stage.namespace}"
         paths = {stage.runs_path: self._run, f"{JOBS}{at}/pytorchjobs": self._job, f"/api/v1{at}/pods": self._pod}
-        self._threads = [threading.Thread(target=self._watch, args=item) for item in paths.items()]
-
-    @contextmanager
-    def watching(self) -> Iterator[Seen]:
-        """While the block lasts."""
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
+        super().__init__(stage.api, time.monotonic, paths)
 
     def phases(self, since: float) -> list[float]:
         """Seconds of each phase."""
-        marks = [since, *(self._at[name] for name in PHASES)]
+        marks = [since, *(self.at[name] for name in PHASES)]
         return [later - earlier for earlier, later in itertools.pairwise(marks)]
-
-    def _watch(self, path: str, see: Callable[[Any], None]) -> None:
-        version = self._stage.api.get(path)["metadata"]["resourceVersion"]
-        for _, obj in self._stage.api.watch(path, version, self._stop):
-            see(obj)
-
-    def _mark(self, name: str) -> None:
-        self._at.setdefault(name, time.monotonic())
 
     def _run(self, run: Any) -> None:
         status = run.get("status") or {}
         attempts = status.get("attempts") or [{}]
         if attempts[0].get("endedAt"):
-            self._mark("verdict")
+            self.mark("verdict")
         if len(attempts) > 1 and attempts[1].get("firstStepAt"):
-            self._mark("first step known")
+            self.mark("first step known")
 
     def _job(self, job: Any) -> None:
         if job["metadata"]["name"] == "a-a1":
-            self._mark("job")
+            self.mark("job")
 
     def _pod(self, pod: Any) -> None:
         if pod["metadata"]["name"].startswith("a-a1-") and pod["status"].get("phase") == "Running":
             self._running.add(pod["metadata"]["name"])
             if len(self._running) == 2:
-                self._mark("pods")
+                self.mark("pods")
 
 
 def measure(stage: Stage, fault: str) -> list[float]:

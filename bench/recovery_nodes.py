@@ -17,10 +17,9 @@ import os
 import platform
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from trainrun_api.contract import CheckpointLayout, Label  # noqa: E402 - the harness is not installed
+from trainrun_operator.report.recovery import spans  # noqa: E402
 
+from bench.watching import Watching  # noqa: E402
 from tests.controlplane.api import JOBS  # noqa: E402
 from tests.nodes import trainee  # noqa: E402
 from tests.nodes.cluster import node_cluster, session  # noqa: E402
@@ -76,15 +77,13 @@ FAULTS = (
 )
 
 
-class Seen:
+class Seen(Watching):
     """When watches showed the verdict, and the next attempt's job and pods."""
 
     def __init__(self, user: NodeUser, name: str) -> None:
-        self._user, self._name = user, name
-        self.at: dict[str, float] = {}
+        self._name = name
         self._bound: set[str] = set()
         self._running: set[str] = set()
-        self._stop = threading.Event()
         space = f"/namespaces/{user.namespace}"
         of_run = f"labelSelector={Label.RUN}={name}"
         paths = {
@@ -92,35 +91,15 @@ class Seen:
             f"{JOBS}{space}/pytorchjobs?{of_run}": self._job,
             f"/api/v1{space}/pods?{of_run},{Label.ATTEMPT}=1": self._pod,
         }
-        self._threads = [threading.Thread(target=self._watch, args=item, daemon=True) for item in paths.items()]
-
-    @contextmanager
-    def watching(self) -> Iterator[Seen]:
-        """While the block lasts."""
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
-
-    def _watch(self, path: str, see: Callable[[Any], None]) -> None:
-        version = self._user.api.get(path)["metadata"]["resourceVersion"]
-        for _, obj in self._user.api.watch(path, version, self._stop):
-            see(obj)
-
-    def _mark(self, phase: str) -> None:
-        self.at.setdefault(phase, time.time())
+        super().__init__(user.api, time.time, paths)
 
     def _run(self, run: Any) -> None:
         if ((run.get("status") or {}).get("attempts") or [{}])[0].get("endedAt"):
-            self._mark("detect")
+            self.mark("detect")
 
     def _job(self, job: Any) -> None:
         if job["metadata"]["name"] == f"{self._name}-a1":
-            self._mark("decide")
+            self.mark("decide")
 
     def _pod(self, pod: Any) -> None:
         uid = pod["metadata"]["uid"]
@@ -130,7 +109,7 @@ class Seen:
             self._running.add(uid)
         for phase, pods in (("schedule", self._bound), ("containers", self._running)):
             if len(pods) == 2:
-                self._mark(phase)
+                self.mark(phase)
 
 
 def measure(user: NodeUser, fault: Fault, name: str) -> dict[str, float]:
@@ -144,7 +123,7 @@ def measure(user: NodeUser, fault: Fault, name: str) -> dict[str, float]:
             since = time.time()
             with fault.strike(user, pods):
                 user.wait(lambda: _moments(user, name, before, fault.attempt), name, "the next step")
-        return _spans(since, {**seen.at, **_moments(user, name, before, fault.attempt)})
+        return spans(since, {**seen.at, **_moments(user, name, before, fault.attempt)}, PHASES)
     finally:
         remove_run(user, name)
 
@@ -157,16 +136,6 @@ def _moments(user: NodeUser, name: str, before: int, attempt: int) -> dict[str, 
         if claim["attempt"] == attempt and "first_step_done" in instants:
             return {phase: instants[instant] for phase, instant in OF_WORKERS.items()}
     return {}
-
-
-def _spans(since: float, moments: dict[str, float]) -> dict[str, float]:
-    """Seconds from each known moment to the next; a phase whose moment is unknown joins the one after it."""
-    spans, here = {}, since
-    for phase in PHASES:
-        if phase in moments:
-            spans[phase] = max(0.0, moments[phase] - here)
-            here = max(here, moments[phase])
-    return spans
 
 
 def summary(fault: Fault, samples: Sequence[dict[str, float]]) -> dict[str, Any]:

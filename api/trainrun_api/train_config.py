@@ -11,9 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from trainrun_api.base import Strict
-from trainrun_api.data_config import DataConfig as DataConfig
-from trainrun_api.data_config import DataSource as DataSource
-from trainrun_api.data_config import TokenizerConfig as TokenizerConfig
+from trainrun_api.data_config import DataConfig
 
 
 class Architecture(Strict):

@@ -16,13 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from tests.chart.helm import FetchError
 from tests.controlplane.binaries import BuildError
 from tests.nodes.cluster import session
 from tests.nodes.machine import Unavailable
+from tests.run_layers import Tally, count
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "soak"
@@ -62,16 +62,16 @@ def play(lane: int, number: int, selection: list[str]) -> bool:
         code = subprocess.call(
             command, cwd=ROOT, env={**os.environ, "TRAINRUN_NODES_LANE": f"-{lane}"}, stdout=output, stderr=output
         )
-    suite = next(ElementTree.parse(report).iter("testsuite")).attrib if report.exists() else {}
-    bad = sum(int(suite.get(kind, "1")) for kind in ("errors", "failures", "skipped"))
-    passed = int(suite.get("tests", "0")) - bad
+    tally = Tally()
+    if report.exists():
+        count(report, tally)
     what = "main faults" if selection else "all scenarios"
     print(
-        f"round {number:2d}, {what}: {passed:2d} passed, {bad} failed or skipped, {time.monotonic() - began:5.0f} s, "
-        f"{log.relative_to(ROOT)}",
+        f"round {number:2d}, {what}: {tally.passed:2d} passed, {tally.failed} failed, {tally.skipped.total()} skipped, "
+        f"{time.monotonic() - began:5.0f} s, {log.relative_to(ROOT)}",
         flush=True,
     )
-    return code == 0 and bad == 0 and passed > 0
+    return code == 0 and tally.passed > 0 and not tally.skipped
 
 
 def main() -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.nodes.network import ADDRESS
 from tests.nodes.trainee import INTERVAL, Traces, pod_template
 from tests.nodes.user import NodeUser
-from tests.trainer.buckets import BUCKET, client, environment, s3_server
+from tests.trainer.buckets import BUCKET, copy_prefix, environment, s3_server
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,7 +32,7 @@ def test_a_node_vanishes_and_the_checkpoint_is_in_a_bucket(user: NodeUser, calm:
     traces = user.create_run("bucket", {"spec": {"checkpoint": {"path": path}, "workers": {"template": template}}})
 
     def step() -> int:
-        copy(url, "bucket", user.cluster.shared)
+        copy_prefix(url, "bucket", user.cluster.shared / "bucket", TOLD)
         return traces.step()
 
     user.wait(lambda: step() >= INTERVAL, "bucket", "its first checkpoint")
@@ -42,13 +41,3 @@ def test_a_node_vanishes_and_the_checkpoint_is_in_a_bucket(user: NodeUser, calm:
     assert user.attempts("bucket") == [(0, "NodeLost"), (1, "Done")]
     assert step() == calm.step()
     traces.assert_same_bits(calm)
-
-
-def copy(url: str, name: str, volume: Path) -> None:
-    """What the run has told in the bucket, as its folder on the shared volume would be."""
-    s3 = client(url)
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{name}/")
-    for key in (one["Key"] for page in pages for one in page.get("Contents") or ()):
-        if any(word in key for word in TOLD):
-            (volume / key).parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(BUCKET, key, str(volume / key))

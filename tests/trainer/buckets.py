@@ -6,7 +6,7 @@ import http.client
 import http.server
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +79,18 @@ class BucketSite(Site):
 
     def look(self) -> None:
         """Take the copy."""
-        s3 = client(self.url)
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
-        for one in (one for page in pages for one in page.get("Contents") or ()):
-            place = self.store / one["Key"].removeprefix(f"{self.prefix}/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(BUCKET, one["Key"], str(place))
+        copy_prefix(self.url, self.prefix, self.store)
+
+
+def copy_prefix(url: str, prefix: str, folder: Path, parts: Sequence[str] = ("",)) -> None:
+    """Objects below the prefix whose keys hold one of `parts`, as files below the folder."""
+    s3 = client(url)
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+    for key in (str(one["Key"]) for page in pages for one in page.get("Contents") or ()):
+        name = key.removeprefix(f"{prefix}/")
+        if any(part in name for part in parts):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(BUCKET, key, str(folder / name))
 
 
 class FaultyNetwork:

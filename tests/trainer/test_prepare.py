@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from trainrun_api.train_config import DataConfig
+from trainrun_api.data_config import DataConfig
+from trainrun_trainer.corpus.jobs import is_held_out
 from trainrun_trainer.errors import ConfigError, DataError
-from trainrun_trainer.packing import PackedRows, Packer
-from trainrun_trainer.prepare import HELD_OUT, TRAIN, DataManifest, is_held_out, prepare
+from trainrun_trainer.packing import HELD_OUT, TRAIN, PackedRows, Packer
+from trainrun_trainer.prepare import DataManifest, prepare
 from trainrun_trainer.rows import IGNORED, make_slot, open_rows
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer

@@ -20,7 +20,8 @@ from trainrun_trainer.corpus.jobs import run_job
 from trainrun_trainer.corpus.pool import run_jobs
 from trainrun_trainer.corpus.stages import Corpus
 from trainrun_trainer.errors import DataError
-from trainrun_trainer.prepare import TRAIN, data_hash, prepare
+from trainrun_trainer.packing import TRAIN
+from trainrun_trainer.prepare import data_hash, prepare
 from trainrun_trainer.rows import open_rows
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer

@@ -17,6 +17,7 @@ from trainrun_api import lineage
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.train_config import TrainConfig
 
+from trainrun_trainer.claims import read_claims
 from trainrun_trainer.errors import ConfigError, DataError, TrainerError
 from trainrun_trainer.manifest import Invalid, read_manifest
 from trainrun_trainer.packing import PADDING
@@ -105,8 +106,7 @@ def pieces_of(run: RunData, step: int) -> Iterator[Piece]:
 
 def digests(storage: Storage) -> dict[int, str]:
     """rows_digest of each step that the run reports, along its claims."""
-    found = [json.loads(storage.get(f"claims/{name}")) for name in storage.list(CheckpointLayout.CLAIMS)]
-    claims = sorted(found, key=lambda claim: int(claim["k"]))
+    claims = read_claims(storage)
     lines = {}
     for claim in claims:
         try:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,7 +96,7 @@ class S3Prefix:
         self._drop(name)
         with self._errors(name):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(name))
-            for key, _ in self._below(name):
+            for key in self._below(name):
                 self._client.delete_object(Bucket=self.bucket, Key=key)
 
     # -- folders ---------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class S3Prefix:
                 self._drop_fetched_siblings(target)
                 shutil.rmtree(target, ignore_errors=True)
                 with self._errors(name):
-                    for key, _ in self._below(name):
+                    for key in self._below(name):
                         place = target / key[len(self._key(name)) + 1 :]
                         place.parent.mkdir(parents=True, exist_ok=True)
                         self._client.download_file(self.bucket, key, str(place), Config=self._transfer)
@@ -164,11 +164,8 @@ class S3Prefix:
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
 
-    def _below(self, name: str) -> Iterator[tuple[str, int]]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{self._key(name)}/")
-        for page in pages:
-            for one in page.get("Contents") or ():
-                yield one["Key"], one["Size"]
+    def _below(self, name: str) -> Sequence[str]:
+        return [str(one["Key"]) for one in s3_client.list_objects(self._client, self.bucket, f"{self._key(name)}/")]
 
     def _send(self, name: str) -> None:
         self.before("send", name)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 ID_WORDS = 2
 """Source number and row number before the tokens of a row."""
+TRAIN, HELD_OUT = "train", "held_out"
+"""The two sides of the split."""
 PADDING = -1
 """Stands for the document where a segment has none."""
 

@@ -19,18 +19,16 @@ import xxhash
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.data_config import DataConfig, identity
 
-from trainrun_trainer.corpus.jobs import is_held_out as is_held_out
 from trainrun_trainer.corpus.stages import Corpus
 from trainrun_trainer.errors import DataError
 from trainrun_trainer.examples import write_example_rows
 from trainrun_trainer.logs import log
-from trainrun_trainer.packing import Ints, Longs, Packer
+from trainrun_trainer.packing import HELD_OUT, TRAIN, Ints, Longs, Packer
 from trainrun_trainer.storage import Storage, hash_file
 from trainrun_trainer.tokenizer import make_tokenizer
 
 FORMAT = 1
 """Part of the hash: rows of another format are prepared again."""
-TRAIN, HELD_OUT = "train", "held_out"
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _make(corpus: Corpus, folder: Path) -> dict[str, Any]:
     tokenizer.save_pretrained(folder / "tokenizer")
     (folder / "tokenizer" / "end_of_text").write_text(str(tokenizer.eos_token_id))
     too_long = corpus.tokenise(folder / "tokenizer", _hash_of_folder(folder / "tokenizer"))
-    overlap = corpus.overlap(folder / "tokenizer")
+    overlap = corpus.overlap()
     sources = {}
     for number, name in enumerate(sorted(config.sources)):
         packed = _pack_source(corpus, name, number, tokenizer.eos_token_id, folder)

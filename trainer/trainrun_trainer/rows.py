@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xxhash
-from trainrun_api.train_config import DataConfig
+from trainrun_api.data_config import DataConfig
 
 from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.order import RowOrder
-from trainrun_trainer.packing import PackedRows
+from trainrun_trainer.packing import HELD_OUT, TRAIN, PackedRows
 from trainrun_trainer.plan import Plan
-from trainrun_trainer.prepare import HELD_OUT, TRAIN, DataManifest
+from trainrun_trainer.prepare import DataManifest
 
 U64_MASK = (1 << 64) - 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from trainrun_api.train_config import TokenizerConfig
+from trainrun_api.data_config import TokenizerConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from trainrun_trainer.errors import ConfigError

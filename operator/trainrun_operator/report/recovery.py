@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -57,6 +57,17 @@ def recoveries(run: Path | RunRecords) -> list[Recovery]:
     return [_recovery(records, before, start) for before, start in pairwise(starts)]
 
 
+def spans(begins_at: float, moments: Mapping[str, float | None], phases: Sequence[str]) -> dict[str, float]:
+    """Seconds from each known moment to the next; a phase whose moment is unknown joins the one after it."""
+    found, here = {}, begins_at
+    for phase in phases:
+        moment = moments.get(phase)
+        if moment is not None:
+            found[phase] = max(0.0, moment - here)
+            here = max(here, moment)
+    return found
+
+
 def _recovery(records: RunRecords, before: Start, start: Start) -> Recovery:
     since = max(before.instants.values())
     until = start.instants.get("process_started", max(start.instants.values()))
@@ -79,19 +90,8 @@ def _recovery(records: RunRecords, before: Start, start: Start) -> Recovery:
         generation=start.generation,
         parent_step=start.parent_step,
         repeated_steps=None if last_step is None or start.parent_step is None else last_step - start.parent_step,
-        seconds=_spans(begins_at, moments),
+        seconds=spans(begins_at, moments, PHASES),
     )
-
-
-def _spans(begins_at: float, moments: Mapping[str, float | None]) -> dict[str, float]:
-    """Seconds from each known moment to the next; a phase whose moment is unknown joins the one after it."""
-    spans, here = {}, begins_at
-    for phase in PHASES:
-        moment = moments.get(phase)
-        if moment is not None:
-            spans[phase] = max(0.0, moment - here)
-            here = max(here, moment)
-    return spans
 
 
 def _fault_between(records: RunRecords, since: float, until: float) -> tuple[float, str] | None:

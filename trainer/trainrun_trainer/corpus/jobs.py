@@ -37,11 +37,12 @@ class Job:
     """Beginning of the names of this file's results."""
     made_from: str = ""
     """Hash of what else the result depends on: dropped documents, tokenizer, held-out text."""
-    tokenizer: str = ""
+    needs: str = ""
+    """Folder of what else is read: the tokenizer, or the held-out text's n-grams."""
 
     def to_json(self) -> str:
         """One line."""
-        rest = {"kind": self.kind, "out": str(self.out), "made_from": self.made_from, "tokenizer": self.tokenizer}
+        rest = {"kind": self.kind, "out": str(self.out), "made_from": self.made_from, "needs": self.needs}
         return json.dumps({**rest, "file": self.file.facts(), "config": self.config.model_dump(mode="json")})
 
     @classmethod
@@ -65,7 +66,7 @@ def run_job(job: Job) -> Facts:
     """Do it, unless its mark says that it is done. Raises DataError."""
     mark = job.part(f"{job.kind}.json")
     inputs = [job.file.facts(), job.made_from]
-    found = _read_mark(mark, inputs)
+    found = _read_mark(job, mark, inputs)
     if found is not None:
         return found
     job.out.parent.mkdir(parents=True, exist_ok=True)
@@ -171,14 +172,13 @@ def _entry(record: Record, job: Job) -> tuple[dict[str, Any], str]:
     return entry, whole_text(entry)
 
 
-def _read_mark(mark: Path, inputs: list[Any]) -> Facts | None:
+def _read_mark(job: Job, mark: Path, inputs: list[Any]) -> Facts | None:
     try:
         found = json.loads(mark.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    base = mark.name.rsplit(".", 2)[0]
     for name, size in found["sizes"].items():
-        part = mark.with_name(f"{base}.{name}")
+        part = job.part(name)
         if not part.is_file() or part.stat().st_size != size:
             return None
     facts: Facts = found["facts"]

@@ -43,10 +43,10 @@ class Corpus:
         files = [file for name in sorted(config.sources) for file in list_files(name, config.sources[name])]
         return cls(config, work, files, {file: number for number, file in enumerate(files)})
 
-    def job(self, kind: str, file: SourceFile, made_from: str = "", tokenizer: Path | None = None) -> Job:
+    def job(self, kind: str, file: SourceFile, made_from: str = "", needs: Path | None = None) -> Job:
         """A job on one file."""
         out = self.work / file.source / f"{self.numbers[file]:06d}"
-        return Job(kind, file, self.config, out, made_from, "" if tokenizer is None else str(tokenizer))
+        return Job(kind, file, self.config, out, made_from, "" if needs is None else str(needs))
 
     def part(self, file: SourceFile, name: str) -> Path:
         """One result of a file's jobs."""
@@ -110,7 +110,7 @@ class Corpus:
                 _add(removed[file.source], {"too_long": found["too_long"]})
         return removed
 
-    def overlap(self, tokenizer: Path) -> dict[str, Facts]:
+    def overlap(self) -> dict[str, Facts]:
         """How much held-out text is in training text, by source of the held-out text."""
         words = self.config.contamination_words
         if not words or not self.config.held_out_share:

@@ -15,18 +15,19 @@ from tokenizers import Tokenizer
 from trainrun_trainer.corpus import instructions, ngrams
 from trainrun_trainer.corpus.jobs import Facts, Job, is_held_out, read_documents, whole_text
 from trainrun_trainer.errors import ConfigError, DataError
+from trainrun_trainer.packing import HELD_OUT, TRAIN
 
 BATCH_DOCUMENTS = 256
 """Documents per call of the tokenizer."""
 HELD_NGRAMS = "held-ngrams.npy"
-"""Beside the tokenizer: hashes of all held-out n-grams, sorted."""
+"""Hashes of all held-out n-grams, sorted."""
 
 Encode = Callable[[list[str]], list[list[int]]]
 
 
 def tokenise(job: Job) -> tuple[Facts, list[str]]:
     """Token ids of all documents end to end, a line of the index for each, and what is learned of examples."""
-    folder = Path(job.tokenizer)
+    folder = Path(job.needs)
     encode, end = open_encoder(folder), end_of_text(folder)
     words = job.config.contamination_words if job.config.held_out_share else 0
     number = tokens = too_long = 0
@@ -45,7 +46,7 @@ def tokenise(job: Job) -> tuple[Facts, list[str]]:
                     _refuse_too_long(job, entry, len(ids))
                     continue
                 is_held = is_held_out(text, job.config.held_out_share)
-                split = "held_out" if is_held else "train"
+                split = HELD_OUT if is_held else TRAIN
                 stream.write(np.array(ids, np.int32).tobytes())
                 line = {"file": entry["file"], "line": entry["line"], "split": split, "tokens": len(ids)}
                 index.write(json.dumps(line) + "\n")
@@ -63,7 +64,7 @@ def tokenise(job: Job) -> tuple[Facts, list[str]]:
 
 def overlap(job: Job) -> tuple[Facts, list[str]]:
     """Which held-out n-grams this file's training documents contain."""
-    held = np.load(Path(job.tokenizer) / HELD_NGRAMS, mmap_mode="r")
+    held = np.load(Path(job.needs) / HELD_NGRAMS, mmap_mode="r")
     seen = np.zeros(len(held), np.bool_)
     for entry in read_documents(job.part("docs"), job.part("dropped.npy")):
         text = whole_text(entry)
@@ -127,7 +128,7 @@ def _pieces(entry: dict[str, Any], job: Job) -> Sequence[instructions.Piece]:
 def _renderer(job: Job) -> instructions.Render:
     from trainrun_trainer.tokenizer import load_tokenizer
 
-    folder = job.config.tokenizer.path or job.tokenizer
+    folder = job.config.tokenizer.path or job.needs
     if folder not in _RENDERERS:
         _RENDERERS[folder] = load_tokenizer(folder)
     tokenizer = _RENDERERS[folder]
