@@ -66,11 +66,25 @@ class Fault:
     target_seconds: float | None
     attempt: int = 1
     """The attempt that does the next step."""
+    spares: int = 0
 
 
 FAULTS = (
     Fault("node vanishes", lambda user, pods: user.node_vanished(user.node_of(pods[1])), 15.0),
     Fault("node of worker 0 vanishes", lambda user, pods: user.node_vanished(user.node_of(pods[0])), 15.0),
+    Fault(
+        "node vanishes, spare waits",
+        lambda user, pods: user.node_vanished(user.node_of(pods[1])),
+        8.0,
+        attempt=0,
+        spares=1,
+    ),
+    Fault(
+        "node of worker 0 vanishes, spare waits",
+        lambda user, pods: user.node_vanished(user.node_of(pods[0])),
+        None,
+        spares=1,
+    ),
     Fault("node is marked by HyperPod", lambda user, pods: user.node_marked(user.node_of(pods[1]), MARK), 12.0),
     Fault("worker process killed", _killed, 4.0, attempt=0),
     Fault("worker cut off", lambda user, pods: user.pod_partitioned(pods[1]), None),
@@ -114,11 +128,14 @@ class Seen(Watching):
 
 def measure(user: NodeUser, fault: Fault, name: str) -> dict[str, float]:
     """Seconds by phase of one recovery."""
-    traces = user.create_run(name, {"spec": {"config": {"total_steps": LONG_STEPS}}})
+    spec = {"config": {"total_steps": LONG_STEPS}, "workers": {"spares": fault.spares}}
+    traces = user.create_run(name, {"spec": spec})
     try:
         user.wait_step(name, BETWEEN_CHECKPOINTS)
         user.wait_reason(name, "Running")
         pods, before = user.pods(name), len(traces.claims())
+        for spare in pods[2:]:
+            user.wait_warm(spare)
         with Seen(user, name).watching() as seen:
             since = time.time()
             with fault.strike(user, pods):

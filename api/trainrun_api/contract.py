@@ -75,6 +75,7 @@ class Env:
     CHECKPOINT_PATH = "TRAINRUN_CHECKPOINT_PATH"
     ACCELERATOR = "TRAINRUN_ACCELERATOR"  # cuda | neuron | cpu
     REPLICAS = "TRAINRUN_REPLICAS"  # pods that take part (members, without spares)
+    SPARES = "TRAINRUN_SPARES"  # pods beyond those, which wait warm; absent: none
     POD_INDEX = "TRAINRUN_POD_INDEX"  # 0-based; from the pod's replica-index label
     PEERS = "TRAINRUN_PEERS"  # "host:port,host:port", agents in pod-index order
     AGENT_HOST = "TRAINRUN_AGENT_HOST"  # address that the agent listens on; default: every one, IPv4 and IPv6
@@ -113,6 +114,15 @@ class ProgressFile:
     def rank(local_rank: int) -> str:
         """File that one local rank replaces after each step."""
         return "rank%d.json" % local_rank
+
+
+class LauncherState:
+    """What the launcher of a pod does: the field `state` of launcher.json."""
+
+    IMPORTING = "importing"
+    SPARE = "spare"  # waits warm for a seat in the worker group
+    RENDEZVOUS = "rendezvous"
+    RUNNING = "running"
 
 
 PHASES = ("starting", "compiling", "training", "checkpointing", "evaluating", "finishing")

@@ -32,7 +32,13 @@ class WorkersSpec(StrictCamel):
         description="The run goes on with as few workers as this when no more can be had, with the same global batch, "
         "and takes all replicas again when nodes return; absent: it waits for all.",
     )
-    spares: int = Field(0, ge=0, le=64, description="Warm extra pods; comes with a later version, 0 today.")
+    spares: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Extra pods that wait warm, with everything imported, and take the place of a lost worker within "
+        "seconds, without a new attempt (docs/spares.md). Each takes a node.",
+    )
     devices_per_worker: int = Field(1, ge=1, le=64, description="Devices, and so worker processes, per pod.")
     accelerator: Accelerator = Field("cuda", description="Device kind: resources, devices and environment follow.")
     instance_type: str | None = Field(
@@ -220,6 +226,11 @@ class AttemptStatus(LenientCamel):
     replicas: int | None = Field(None, description="Workers that it runs on.")
     wanted_replicas: int | None = Field(
         None, description="spec.workers.replicas when it started; absent unless it runs on fewer."
+    )
+    spares: int = Field(0, description="Warm pods beside them when it started.")
+    replaced: int = Field(0, description="Lost pods whose seats were taken by spares, or that were spares themselves.")
+    replaced_pods: list[str] = Field(
+        default_factory=list, description="Their uids, while the attempt is open: what becomes of them is no news."
     )
     nodes_for_all: int | None = Field(
         None, description="On fewer workers: good nodes that must be there before it is stopped to take all again."

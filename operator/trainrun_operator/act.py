@@ -43,7 +43,14 @@ def perform(cluster: Cluster, run: Object, action: Action, agent_image: str = AG
     try:
         match action:
             case CreateJob():
-                job = render(run, action.attempt, action.excluded_nodes, action.replicas, agent_image=agent_image)
+                job = render(
+                    run,
+                    action.attempt,
+                    action.excluded_nodes,
+                    action.replicas,
+                    spares=action.spares,
+                    agent_image=agent_image,
+                )
                 cluster.create_job(job)
             case StopJob():
                 return _stop(cluster, key, action)
@@ -65,7 +72,8 @@ def describe(action: Action) -> str:
     match action:
         case CreateJob():
             avoided = f" avoiding {', '.join(action.excluded_nodes)}" if action.excluded_nodes else ""
-            return f"create the job of attempt {action.attempt} with {action.replicas} workers{avoided}"
+            spares = f" and {action.spares} spares" if action.spares else ""
+            return f"create the job of attempt {action.attempt} with {action.replicas} workers{spares}{avoided}"
         case StopJob():
             return f"stop job {action.name} ({action.mode}, grace {action.grace_seconds} s)"
         case ForceDeletePod():

@@ -106,17 +106,24 @@ class Senses:
         if record is None or record.attempt != known.attempt:
             agents[index] = _silent(agents.get(index), "bad-answer", now)
             return replace(known, agents=agents)
-        agents[index] = AgentFacts(heard_at=now)
+        agents[index] = AgentFacts(heard_at=now, ranks=_ranks(record, index))
         for peer, age in record.heard.items():
             if not peer.isdigit() or int(peer) == index:
                 continue
             if age <= self.peer_silent_seconds:
-                agents[int(peer)] = AgentFacts(heard_at=now - timedelta(seconds=age))
+                heard_at = now - timedelta(seconds=age)
+                agents[int(peer)] = AgentFacts(heard_at=heard_at, ranks=_ranks(record, int(peer)))
             elif _heard_before(agents.get(int(peer)), now - timedelta(seconds=self.peer_silent_seconds)):
                 agents[int(peer)] = _silent(agents.get(int(peer)), "not heard by its peer", now)
         if _is_news(known, record, now):
             known = replace(known, record=record, received_at=now)
         return replace(known, agents=agents, unknown_schema=None)
+
+
+def _ranks(record: Progress, index: int) -> frozenset[int]:
+    """What one pod's workers say of themselves, in its own record or in worker 0's for the whole run."""
+    told = (w.get("rank") for w in record.workers if w.get("pod_index") == index)
+    return frozenset(rank for rank in told if isinstance(rank, int))
 
 
 def _is_news(known: ProgressFacts, record: Progress, now: datetime) -> bool:

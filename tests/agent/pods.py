@@ -102,6 +102,18 @@ class Pod:
         """Wait for something; fails the test with the log."""
         return until(f"{what}; its log:\n{self.log()}", is_so, seconds)
 
+    def freeze(self) -> None:
+        """Stop everything of this pod, as a node that vanishes: nothing is said, nothing is closed."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """The node is back, with the pod as it was."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        for pid in [*self.tree(), self.process.pid]:
+            with_no_process(lambda pid=pid: os.kill(pid, number))
+
     def close(self) -> None:
         """End what is left of this pod."""
         left = [*self.tree(), self.process.pid] if self.process.poll() is None else []
@@ -135,9 +147,11 @@ def is_alive(pid: int) -> bool:
 
 
 @contextmanager
-def started(folder: Path, command: list[str], pods: int = 1, workers: int = 1, **env: str) -> Iterator[list[Pod]]:
-    """Pods of one group on this machine, all ended on leaving; `env` is added to each."""
-    port, ports = free_port(), [free_port() for _ in range(pods)]
+def started(
+    folder: Path, command: list[str], pods: int = 1, workers: int = 1, spares: int = 0, **env: str
+) -> Iterator[list[Pod]]:
+    """Pods of one group on this machine, spares last, all ended on leaving; `env` is added to each."""
+    port, ports = free_port(), [free_port() for _ in range(pods + spares)]
     group = {
         "PET_RDZV_BACKEND": "c10d",
         "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}",
@@ -145,11 +159,12 @@ def started(folder: Path, command: list[str], pods: int = 1, workers: int = 1, *
         "PET_NNODES": f"{pods}:{pods}",
         "PET_NPROC_PER_NODE": str(workers),
         "TRAINRUN_REPLICAS": str(pods),
+        "TRAINRUN_SPARES": str(spares),
         "TRAINRUN_PEERS": ",".join(f"127.0.0.1:{p}" for p in ports),
     }
     made: list[Pod] = []
     try:
-        for index in range(pods):
+        for index in range(pods + spares):
             own = {"TRAINRUN_POD_INDEX": str(index), "TRAINRUN_AGENT_PORT": str(ports[index])}
             made.append(Pod(folder / f"pod{index}", command, {**group, **own, **env}))
         yield made

@@ -57,7 +57,14 @@ def test_ids_are_unique() -> None:
 def test_not_yet_available_comes_last() -> None:
     """A contradiction is said before the news that the field does nothing yet."""
     manifest = merged(
-        good(), {"spec": {"workers": {"minReplicas": 5, "spares": 2}, "stages": [{"name": "a", "kind": "report"}] * 2}}
+        good(),
+        {
+            "spec": {
+                "workers": {"minReplicas": 5},
+                "health": {"nodeRepair": "Reboot"},
+                "stages": [{"name": "a", "kind": "report"}] * 2,
+            }
+        },
     )
     kinds = [problem.kind for problem in validate(manifest)]
     assert kinds == sorted(kinds) == ["cross", "cross", "later", "later"]

@@ -57,7 +57,7 @@ EDITS: dict[str, Edit] = {
     "ttlSecondsAfterFinished": Edit({"ttlSecondsAfterFinished": 100000}, "next"),
     "workers.replicas": Edit({"workers": {"replicas": 1}}, "now", says="WorkersChanged"),
     "workers.minReplicas": Edit({"workers": {"minReplicas": 1}}, "next"),
-    "workers.spares": Edit({"workers": {"spares": 1}}, "refused", says=LATER),
+    "workers.spares": Edit({"workers": {"spares": 1}}, "next", '"replicas": 3'),
     "workers.devicesPerWorker": Edit({"workers": {"devicesPerWorker": 2}}, "next", '"nprocPerNode": "2"'),
     "workers.accelerator": Edit({"workers": {"accelerator": "cuda"}}, "next", "nvidia.com/gpu"),
     "workers.instanceType": Edit({"workers": {"instanceType": "ml.p4d.24xlarge"}}, "next", "ml.p4d.24xlarge"),

@@ -6,10 +6,11 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trainrun_api.contract import Label, LauncherState, ProgressFile
 from trainrun_operator.cluster import Object
 
 from tests.api.manifests import merged
@@ -67,6 +68,14 @@ class NodeUser(User):
         found = self._wait(look, f"{name} to succeed", name)
         assert found is not None
         return found
+
+    def wait_warm(self, pod: Object) -> None:
+        """Until a spare has imported everything and waits for a seat."""
+
+        def is_warm() -> bool:
+            return any(told.get("state") == LauncherState.SPARE for _, told in self._told(pod, ProgressFile.LAUNCHER))
+
+        self._wait(is_warm, f"{pod['metadata']['name']} to wait warm", pod["metadata"]["labels"][Label.RUN])
 
     def wait_observed(self, name: str) -> None:
         """Until an operator has taken note of an edit that changes nothing for the attempt that runs."""
@@ -157,15 +166,19 @@ class NodeUser(User):
         return wait_for(look, what, self.patience_seconds, seen=lambda: self.story(name), every=LOOK_SECONDS)
 
     def _worker(self, pod: Object) -> int:
-        node = CGROUPS / "freezer" / CGROUP / pod["spec"]["nodeName"]
-        (own,) = node.rglob(f"pod{pod['metadata']['uid']}")
-        pids = cgroups.processes(own)
-        for pid in pids:
-            record = Path(f"/proc/{pid}/root/trainrun/progress/rank0.json")
-            if record.exists():
-                inner = json.loads(record.read_text())["pid"]
-                return next(one for one in pids if _inner_pid(one) == inner)
+        for pids, record in self._told(pod, ProgressFile.rank(0)):
+            return next(one for one in pids if _inner_pid(one) == record["pid"])
         raise AssertionError(f"{pod['metadata']['name']} has no worker")
+
+    def _told(self, pod: Object, file: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        """What a file of the pod's progress folder says, with the pids of the pod; nothing while there is none."""
+        node = CGROUPS / "freezer" / CGROUP / pod["spec"]["nodeName"]
+        for own in node.rglob(f"pod{pod['metadata']['uid']}"):
+            pids = cgroups.processes(own)
+            for pid in pids:
+                with suppress(OSError):  # the pause process has no such folder; another one may just have ended
+                    yield pids, json.loads(Path(f"/proc/{pid}/root/trainrun/progress/{file}").read_text())
+                    return
 
     def _logs(self, name: str) -> str:
         ends = []

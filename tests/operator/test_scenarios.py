@@ -315,7 +315,7 @@ def test_a_finished_run_goes_after_its_time_to_live(sim):
 
 def test_a_bad_spec_is_said_and_mended_by_an_edit(sim):
     """Stalled with the sentence; the edit starts it."""
-    key = sim.world.add_run("a", workers={"replicas": 2, "accelerator": "cpu", "spares": 1})
+    key = sim.world.add_run("a", workers={"replicas": 1, "accelerator": "cpu", "spares": 1})
     sim.step()
     status = sim.world.status(key)
     assert status["phase"] == "Stalled"

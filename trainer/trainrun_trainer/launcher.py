@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from trainrun_api.contract import Env, ProgressFile
+from trainrun_api.contract import Env, LauncherState, ProgressFile
 
 from trainrun_trainer.accelerators import PRELOAD, PRELOAD_LORA, START_METHOD
 from trainrun_trainer.agent import files, proctree
@@ -72,7 +72,7 @@ def launch_forked(entry: str, progress_dir: str) -> None:
 def run(entry: str, preload: Sequence[str]) -> int:
     """Launch by the accelerator's start method; the launcher's exit code, or its signal again."""
     progress_dir = os.environ[Env.PROGRESS_DIR]
-    facts = {"state": "importing", "generation": 0, "inplace_restarts": 0}
+    facts = {"state": LauncherState.IMPORTING, "generation": 0, "inplace_restarts": 0}
     files.write_json(progress_dir, ProgressFile.LAUNCHER, facts)
     prepare_environment()
     method = START_METHOD[os.environ.get(Env.ACCELERATOR, "cpu")]

@@ -17,11 +17,12 @@ from typing import Any
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing.api import MultiprocessContext
-from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, ProgressFile
+from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, LauncherState, ProgressFile
 
 from trainrun_trainer.agent import files
 from trainrun_trainer.agent.ending import signal_name
 from trainrun_trainer.launcher_policy import Failure, RestartBudget, first_cause
+from trainrun_trainer.launcher_seats import Seats
 
 MANY_ROUNDS = 1_000_000
 """torchelastic's own budget: never the one that decides."""
@@ -36,12 +37,14 @@ AGREED_CODES = (ExitCode.DONE, ExitCode.STOPPED, ExitCode.TIME_LIMIT)
 class InPlaceAgent(LocalElasticAgent):
     """Runs one pod's part of the worker group; `outcomes` and `failures` tell how the last generation ended."""
 
-    def __init__(self, *args: Any, progress_dir: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, progress_dir: str, seats: Seats | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._progress_dir = progress_dir
+        self._seats = seats
         self._budget = RestartBudget()
         self._told_at: float | None = None
         self.generation = 0
+        self.has_seat = False
         self.outcomes: list[dict[str, Any]] = []
         self.failures: list[Failure] = []
         self.history: list[dict[str, Any]] = []
@@ -59,7 +62,10 @@ class InPlaceAgent(LocalElasticAgent):
         files.write_json(self._progress_dir, ProgressFile.LAUNCHER, facts)
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
-        self.tell("rendezvous")
+        if self._seats is not None:
+            self._seats.wait(self._wait_warm)
+        self.has_seat = True
+        self.tell(LauncherState.RENDEZVOUS)
         super()._rendezvous(worker_group)
         handler: Any = worker_group.spec.rdzv_handler
         self.generation = handler._state_holder.state.round
@@ -67,14 +73,18 @@ class InPlaceAgent(LocalElasticAgent):
         # from now on joining is a restart in place: the peers are near, who is not back soon is lost
         handler.settings.timeout._set_timeouts(join=timedelta(seconds=REJOIN_SECONDS))
 
+    def _wait_warm(self) -> None:
+        self.has_seat = False
+        for local_rank in self._local_ranks():  # of the time when this pod was a member
+            files.remove(self._progress_dir, ProgressFile.rank(local_rank))
+        self.tell(LauncherState.SPARE)
+
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         for local_rank in range(worker_group.spec.local_world_size):
-            crash = os.path.join(self._progress_dir, ProgressFile.crash(local_rank))
-            if os.path.exists(crash):
-                os.unlink(crash)
+            files.remove(self._progress_dir, ProgressFile.crash(local_rank))
         self.failures, self.outcomes, self._told_at = [], [], None
         started: dict[int, Any] = super()._start_workers(worker_group)
-        self.tell("running")
+        self.tell(LauncherState.RUNNING)
         return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:

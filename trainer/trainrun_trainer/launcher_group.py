@@ -24,6 +24,7 @@ from trainrun_api.contract import Env, ProgressFile
 
 from trainrun_trainer.agent import files
 from trainrun_trainer.launcher_agent import MANY_ROUNDS, InPlaceAgent
+from trainrun_trainer.launcher_seats import Seats
 from trainrun_trainer.launcher_worker import crash_facts, run_worker
 
 FIRST_JOIN_SECONDS = 1800
@@ -42,7 +43,9 @@ class Group:
     min_pods: int
     max_pods: int
     workers_per_pod: int
-    is_host: bool
+    index: int
+    spares: int
+    """Pods beyond `max_pods`, which wait warm."""
 
 
 def group_from_env() -> Group:
@@ -55,10 +58,13 @@ def group_from_env() -> Group:
             min_pods=int(low),
             max_pods=int(high or low),
             workers_per_pod=int(os.environ.get("PET_NPROC_PER_NODE", "1")),
-            is_host=os.environ.get(Env.POD_INDEX, "0") == "0",
+            index=int(os.environ.get(Env.POD_INDEX, "0")),
+            spares=int(os.environ.get(Env.SPARES, "0")),
         )
     except ValueError as error:
-        raise ValueError(f"PET_NNODES must be MIN:MAX and PET_NPROC_PER_NODE a number: {error}") from error
+        raise ValueError(
+            f"PET_NNODES must be MIN:MAX; PET_NPROC_PER_NODE, {Env.POD_INDEX} and {Env.SPARES} numbers: {error}"
+        ) from error
 
 
 def local_address(endpoint: str) -> str:
@@ -80,7 +86,7 @@ def make_agent(group: Group, entry: str, progress_dir: str, method: str) -> InPl
         min_nodes=group.min_pods,
         max_nodes=group.max_pods,
         local_addr=address,
-        is_host=group.is_host,
+        is_host=group.index == 0,
         join_timeout=FIRST_JOIN_SECONDS,
         last_call_timeout=1,
         close_timeout=5,
@@ -107,6 +113,7 @@ def make_agent(group: Group, entry: str, progress_dir: str, method: str) -> InPl
         exit_barrier_timeout=EXIT_BARRIER_SECONDS,
         shutdown_timeout=1,
         progress_dir=progress_dir,
+        seats=Seats(handler, seats=group.max_pods, is_extra=group.index >= group.max_pods) if group.spares else None,
     )
 
 
@@ -160,7 +167,7 @@ def launch(entry: str, progress_dir: str, method: str) -> int:
         lost["collateral"] = lost["collateral"] or isinstance(error, RendezvousError)  # closed, timed out, store gone
         lost["message"] = f"the worker group cannot go on: {lost['message']}"
     finally:
-        if agent is not None:  # closing lets peers that would restart end too
+        if agent is not None and agent.has_seat:  # closing lets peers that would restart end too
             agent.get_worker_group().spec.rdzv_handler.shutdown()
     write_result(progress_dir, agent, lost)
     return 0 if agent is not None and agent.outcomes and not agent.failures else 1

@@ -48,16 +48,6 @@ _OTHER_STAGE = "self.stages.filter(s, s.kind != 'train')[0]"
 
 RULES = (
     Rule(
-        id="spares-later",
-        at="spec.workers",
-        child="spares",
-        cel="!has(self.spares) || self.spares == 0",
-        message="spec.workers.spares={got} is not yet available in this version; use 0 or leave it out",
-        values={"got": "self.spares"},
-        check=_given(lambda facts: facts.spec.workers.spares, 0),
-        kind="later",
-    ),
-    Rule(
         id="stage-kinds-later",
         at="spec",
         child="stages",

@@ -10,6 +10,9 @@ MAIN_CONTAINER = "pytorch"
 AGENT_CONTAINER = "trainrun-agent"
 """Init container that brings the agent into a user's own image."""
 
+MEMBERS_LEAST = 2
+"""Workers of a run that spares can help."""
+
 RESERVED_ENV_PREFIXES = ("TRAINRUN_", "PET_")
 RESERVED_ENV = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 RESERVED_LABEL_PREFIXES = ("trainrun.dev/", "training.kubeflow.org/")
@@ -34,6 +37,16 @@ def _min_replicas(facts: Facts) -> Values | None:
     if workers.min_replicas is None or workers.min_replicas <= workers.replicas:
         return OK
     return {"got": workers.min_replicas, "replicas": workers.replicas}
+
+
+def _spares_of_one(facts: Facts) -> Values | None:
+    workers = facts.spec.workers
+    return OK if not workers.spares or workers.replicas >= MEMBERS_LEAST else {"got": workers.spares}
+
+
+def _spares_of_program(facts: Facts) -> Values | None:
+    got = facts.spec.workers.spares
+    return OK if not got or not facts.spec.command else {"got": got}
 
 
 def _restart_policy(facts: Facts) -> Values | None:
@@ -108,6 +121,27 @@ RULES = (
         message="spec.workers.minReplicas={got} is more than spec.workers.replicas={replicas}; use 1 to {replicas}",
         values={"got": "self.minReplicas", "replicas": "(has(self.replicas) ? self.replicas : 1)"},
         check=_min_replicas,
+    ),
+    Rule(
+        id="spares-need-members",
+        at="spec.workers",
+        child="spares",
+        cel=f"!has(self.spares) || self.spares == 0 || (has(self.replicas) && self.replicas >= {MEMBERS_LEAST})",
+        message="spec.workers.spares={got} cannot help a run of one worker, because worker 0 hosts the rendezvous and "
+        "cannot be replaced within it; use 2 or more spec.workers.replicas, or no spares",
+        values={"got": "self.spares"},
+        check=_spares_of_one,
+    ),
+    Rule(
+        id="spares-need-our-launcher",
+        at="spec",
+        child="command",
+        cel="!has(self.command) || self.command.size() == 0 || !has(self.workers) || !has(self.workers.spares) || "
+        "self.workers.spares == 0",
+        message="spec.command cannot go with spec.workers.spares={got}, because spares wait in our launcher and the "
+        "program brings torchrun; leave one of the two out",
+        values={"got": "self.workers.spares"},
+        check=_spares_of_program,
     ),
     Rule(
         id="template-restart-policy",

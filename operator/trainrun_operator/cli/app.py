@@ -35,7 +35,9 @@ def trainrun(
 @app.command()
 def run(
     file: File,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Slots that stand for nodes; default: workers + 1.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Slots that stand for nodes; default: workers + spares + 1.")
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,7 +65,9 @@ def sweep(
         list[str],
         typer.Option(metavar="FIELD=VALUES", help="Such as config.data.mix.general=0,0.01,0.05; several: every mix."),
     ],
-    nodes: Annotated[int | None, typer.Option(min=1, help="Slots that stand for nodes; default: workers + 1.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Slots that stand for nodes; default: workers + spares + 1.")
+    ] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only write the manifests, for kubectl apply.")] = False,
     workdir: Workdir = Path("runs"),
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from trainrun_api.contract import Label
@@ -9,7 +10,7 @@ from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, StopStatus, Trai
 
 from trainrun_operator.core.elastic import GANG_INCOMPLETE, nodes_for_all
 from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
-from trainrun_operator.core.observed import Observed
+from trainrun_operator.core.observed import Observed, PodFacts
 from trainrun_operator.core.situation import (
     Situation,
     checkpoint_from,
@@ -17,6 +18,7 @@ from trainrun_operator.core.situation import (
     shown_loss,
     with_attempt,
 )
+from trainrun_operator.core.spares import REPLACED_KEPT
 from trainrun_operator.core.times import from_text, to_text
 from trainrun_operator.core.verdict import Finding
 
@@ -50,6 +52,7 @@ def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> t
         job=job_name(observed.run.name, number),
         generation=observed.run.generation,
         replicas=replicas,
+        spares=0 if is_short else situation.spec.workers.spares,
         wanted_replicas=wanted if is_short else None,
         nodes_for_all=nodes_for_all(situation, excluded, situation.status.attempts[-1]) if is_short else None,
         started_at=to_text(situation.now),
@@ -66,6 +69,14 @@ def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> t
         "selector": f"{Label.RUN}={observed.run.name}",
     }
     return situation.status.model_copy(update=update), attempt
+
+
+def replaced(situation: Situation, pods: Sequence[PodFacts]) -> TrainingRunStatus:
+    """The status after spares took the seats of pods that are lost: what becomes of those explains nothing now."""
+    attempt = situation.current
+    uids = [*attempt.replaced_pods, *(pod.uid for pod in pods)][-REPLACED_KEPT:]
+    update = {"replaced_pods": uids, "replaced": attempt.replaced + len(pods)}
+    return with_attempt(situation.status, attempt.model_copy(update=update))
 
 
 def stop_requested(situation: Situation, reason: str, message: str) -> TrainingRunStatus:
@@ -88,6 +99,7 @@ def ended(
             "cause": cause,
             "action": action,
             "message": message[:MESSAGE_LIMIT],
+            "replaced_pods": [],
         }
     )
     later = to_text(situation.now + timedelta(seconds=delay_seconds)) if delay_seconds else None

@@ -67,8 +67,6 @@ def waiting(situation: Situation) -> Waiting | None:
     pods = situation.living
     scheduled = [p for p in pods if p.is_scheduled]
     total = situation.replicas
-    if len(scheduled) >= total:
-        return None
     started = from_text(attempt.started_at) or situation.now
     since = max([started, *(p.scheduled_at for p in scheduled if p.scheduled_at)])
     fewer = elastic.fewer(situation.spec, len(scheduled))
@@ -76,7 +74,7 @@ def waiting(situation: Situation) -> Waiting | None:
     patience = timedelta(seconds=KNOWN_SHORT_SECONDS if is_vain else PARTIAL_GANG_SECONDS)
     again = situation.now + timedelta(seconds=LOOK_AGAIN_SECONDS) if len(pods) < total else None
     return Waiting(
-        waiting=total - len(scheduled),
+        waiting=max(1, total - len(scheduled)),
         total=total,
         why=_why(situation),
         scheduled=len(scheduled),

@@ -28,6 +28,8 @@ OPEN_ATTEMPT: tuple[Rule, ...] = (
     ending.attempt_succeeded,
     stopping.stop_done,
     stopping.stop_under_way,
+    running.members_replaced,
+    running.takeover_awaited,
     ending.node_lost,  # node signals before pod signals: pods die of their nodes
     ending.contract_unknown,  # what its pods say cannot be read
     ending.attempt_failed,

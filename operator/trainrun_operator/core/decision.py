@@ -18,6 +18,7 @@ class CreateJob:
     attempt: int
     replicas: int
     excluded_nodes: tuple[str, ...]
+    spares: int = 0
 
 
 @dataclass(frozen=True)

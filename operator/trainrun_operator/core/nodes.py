@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from trainrun_api.v1alpha1 import TrainingRunStatus
 
+from trainrun_operator.core import spares
 from trainrun_operator.core.observed import NodeFacts, NodesFacts, PodFacts
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
@@ -49,11 +50,15 @@ def judge(situation: Situation) -> NodeVerdicts:
     """Sort the attempt's deviating nodes."""
     verdicts = NodeVerdicts({}, {}, {})
     nodes = situation.observed.nodes
+    without_seat = spares.left_out(situation)
     for pod in situation.pods:
         node = nodes.deviating.get(pod.node or "")
         if node is None or (pod.has_ended and not pod.is_departed):
             continue
-        if not node.exists:
+        if pod in without_seat:
+            if not node.exists or node.ready is not True:
+                verdicts.suspect[node.name] = "the run goes on without it, and a spare takes its place"
+        elif not node.exists:
             verdicts.lost[node.name] = "its Node object is gone"
         elif node.ready is not True:
             _judge_not_ready(situation, pod, node, verdicts)

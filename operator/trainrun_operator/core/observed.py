@@ -143,6 +143,8 @@ class AgentFacts:
     silent_since: datetime | None = None
     """First call that it did not answer after that; None: it answers, or was not asked."""
     blind_because: str = ""
+    ranks: frozenset[int] = frozenset()
+    """Ranks of its worker processes, by its last answer; none: a spare, or a program that does not report."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def template(
 
 
 def contract_environment(
-    *, run: str, uid: str, attempt: int, job: str, replicas: int, stage: str, spec: TrainingRunSpec
+    *, run: str, uid: str, attempt: int, job: str, replicas: int, spares: int, stage: str, spec: TrainingRunSpec
 ) -> list[dict[str, Any]]:
     """What agent and trainer are told (design section 5), plus torchrun's processes per node.
 
@@ -105,7 +105,7 @@ def contract_environment(
         Env.CHECKPOINT_PATH: spec.checkpoint.path.removeprefix("file://"),
         Env.ACCELERATOR: workers.accelerator,
         Env.REPLICAS: str(replicas),
-        Env.PEERS: _peers(job, replicas),
+        Env.PEERS: _peers(job, replicas + spares),
         Env.AGENT_PORT: str(AGENT_PORT),
         Env.PROGRESS_DIR: f"{SCRATCH}/progress",
         Env.GRACE_SECONDS: str(spec.termination_grace_period_seconds),
@@ -114,6 +114,8 @@ def contract_environment(
     if spec.config is not None:
         # as it was written: a field that this version knows and the image does not must not be in it by its default
         values[Env.CONFIG] = _compact(spec.config.model_dump(mode="json", exclude_unset=True))
+    if spares:
+        values[Env.SPARES] = str(spares)
     if spec.max_attempt_seconds is not None:
         values[Env.DEADLINE] = str(spec.max_attempt_seconds)
     index = {"name": Env.POD_INDEX, "valueFrom": {"fieldRef": {"fieldPath": REPLICA_INDEX_FIELD}}}
@@ -178,8 +180,8 @@ def _one_worker_per_node(job: str) -> dict[str, Any]:
     return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
 
 
-def _peers(job: str, replicas: int) -> str:
-    names = [f"{job}-worker-{index}:{AGENT_PORT}" for index in range(replicas)]
+def _peers(job: str, pods: int) -> str:
+    names = [f"{job}-worker-{index}:{AGENT_PORT}" for index in range(pods)]
     room = PEERS_LIMIT_BYTES // (len(names[-1]) + 1)
     return ",".join(names[:room])
 

@@ -22,6 +22,13 @@ KUEUE_PREFIX = "kueue.x-k8s.io/"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 DEFAULT_STAGE = "train"
 
+STAY_ON_LOST_NODES = tuple(
+    {"key": f"node.kubernetes.io/{condition}", "operator": "Exists", "effect": "NoExecute"}
+    for condition in ("not-ready", "unreachable")
+)
+"""Where spares are, a pod of a lost node must not be evicted: training-operator would count it as failed, and with it
+the job that goes on without it. We remove it by force, when a spare has taken its place."""
+
 
 def job_name(run: str, attempt: int) -> str:
     """PyTorchJob of an attempt; its pods are `<job>-worker-<index>`."""
@@ -34,6 +41,7 @@ def render(
     excluded_nodes: Sequence[str],
     replicas: int,
     *,
+    spares: int = 0,
     agent_image: str = AGENT_IMAGE,
 ) -> dict[str, Any]:
     """The PyTorchJob of one attempt; `run` is a validated TrainingRun as the API serves it."""
@@ -43,10 +51,14 @@ def render(
     job = job_name(name, attempt)
     stage = next((stage.name for stage in spec.stages if stage.kind == DEFAULT_STAGE), DEFAULT_STAGE)
     labels = {**_kueue_labels(metadata), MANAGED_BY: "trainrun", Label.RUN: name, Label.ATTEMPT: str(attempt)}
-    env = contract_environment(run=name, uid=uid, attempt=attempt, job=job, replicas=replicas, stage=stage, spec=spec)
+    env = contract_environment(
+        run=name, uid=uid, attempt=attempt, job=job, replicas=replicas, spares=spares, stage=stage, spec=spec
+    )
     pod = overlay(template(spec, job, env, agent_image), spec.workers.template.as_dict())
     pod["metadata"]["labels"] |= {**labels, Label.STAGE: stage}
     pod["spec"] = with_placement(pod["spec"], excluded_nodes)
+    if spares:
+        pod["spec"]["tolerations"] = [*(pod["spec"].get("tolerations") or []), *STAY_ON_LOST_NODES]
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
@@ -67,7 +79,9 @@ def render(
                 "maxReplicas": replicas,
             },
             "runPolicy": {"cleanPodPolicy": "Running"},
-            "pytorchReplicaSpecs": {"Worker": {"replicas": replicas, "restartPolicy": "Never", "template": pod}},
+            "pytorchReplicaSpecs": {
+                "Worker": {"replicas": replicas + spares, "restartPolicy": "Never", "template": pod}
+            },
         },
     }
 

@@ -186,6 +186,26 @@ NODE_SUSPECT = _outcome(
     meaning="A node of the run is not Ready, but steps are made, its agent answers, or too many nodes are so at once.",
     todo="Nothing for the run; look at the node, or at the control plane if it is many.",
 )
+TAKEOVER_AWAITED = _outcome(
+    "TakeoverAwaited",
+    "Running",
+    "Reconciling",
+    "Warning",
+    "recovering",
+    "Attempt {attempt} lost {nodes}; a warm spare is about to take the seat.",
+    meaning="A node with a worker is lost, and a pod that waits warm takes its place; no new attempt is needed.",
+    todo="Nothing; if no spare has the seat within 20 s, the attempt ends and the next one starts.",
+)
+MEMBERS_REPLACED = _outcome(
+    "MembersReplaced",
+    "Running",
+    "Ready",
+    "Warning",
+    "training",
+    "Attempt {attempt} goes on without {pods}; the cluster makes the next spare.",
+    meaning="A spare has taken a lost worker's seat, or a spare itself is lost; the lost pod is removed by force.",
+    todo="Nothing for the run; look at the node.",
+)
 IMAGE_PULL_RETRIED = _outcome(
     "ImagePullRetried",
     "Starting",

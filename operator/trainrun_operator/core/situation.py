@@ -101,6 +101,13 @@ class Situation:
         """What is known of one pod's agent; None: never asked."""
         return self.observed.progress.agents.get(index)
 
+    def silent_since(self, pod: PodFacts) -> datetime | None:
+        """Since when a pod's agent does not answer; None: it does, or was not asked since this pod exists. Silence is
+        known by index, and a pod may have had a predecessor."""
+        agent = self.agent(pod.index)
+        since = agent.silent_since if agent is not None else None
+        return None if since is None or since < pod.created_at else since
+
 
 def situate(observed: Observed) -> Situation:
     """Fold the facts of this pass into the status."""
@@ -188,7 +195,7 @@ def _noted(observed: Observed, attempt: AttemptStatus) -> AttemptStatus:
     nodes = [p.node for p in pods if p.node]
     if nodes and nodes != attempt.nodes:
         changes["nodes"] = nodes
-    if attempt.scheduled_at is None and "scheduled_at" not in changes and _is_all_scheduled(pods, attempt):
+    if attempt.scheduled_at is None and "scheduled_at" not in changes and _has_gang(pods, attempt):
         changes["scheduled_at"] = to_text(max((p.scheduled_at or observed.now) for p in pods))
     attempt = attempt.model_copy(update=changes)
     return attempt.model_copy(update=_noted_progress(observed, attempt))
@@ -218,8 +225,10 @@ def _step_at(observed: Observed, attempt: AttemptStatus) -> datetime | None:
     return step_at if queued is None or step_at > queued else None
 
 
-def _is_all_scheduled(pods: list[PodFacts], attempt: AttemptStatus) -> bool:
-    return len(pods) >= (attempt.replicas or 1) and all(p.is_scheduled for p in pods)
+def _has_gang(pods: list[PodFacts], attempt: AttemptStatus) -> bool:
+    """Whether the gang has its nodes: as many pods as there are seats, with the one that hosts the rendezvous."""
+    scheduled = [p.index for p in pods if p.is_scheduled]
+    return len(scheduled) >= (attempt.replicas or 1) and 0 in scheduled
 
 
 def _job_of(observed: Observed, attempt: AttemptStatus | None) -> JobFacts | None:
@@ -249,6 +258,7 @@ def _pods_of(observed: Observed, attempt: AttemptStatus | None, job: JobFacts | 
         and p.is_owned
         and (uid is None or p.job_uid in (None, uid))
         and (floor is None or _is_made_since(p, floor))
+        and p.uid not in attempt.replaced_pods
     ]
     return tuple(sorted(mine, key=lambda p: (p.index, p.created_at, not p.is_departed)))
 

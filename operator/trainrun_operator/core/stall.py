@@ -77,21 +77,20 @@ def startup_deadline(situation: Situation) -> datetime | None:
 
 def silent_members(situation: Situation) -> list[PodFacts]:
     """Living pods whose agents were asked and do not answer."""
-    agents = situation.observed.progress.agents
-    return [p for p in situation.living if p.index in agents and agents[p.index].silent_since is not None]
+    return [p for p in situation.living if situation.silent_since(p) is not None]
 
 
 def silence_proven_at(situation: Situation) -> datetime | None:
     """When the newest of these silences is long enough to blame a node; None: nobody is silent."""
-    silent = [situation.observed.progress.agents[p.index].silent_since for p in silent_members(situation)]
+    silent = [situation.silent_since(p) for p in situation.living]
     newest = max((since for since in silent if since is not None), default=None)
     return None if newest is None else newest + timedelta(seconds=SILENCE_SECONDS)
 
 
 def blind_since(situation: Situation) -> datetime | None:
     """Since when no agent of the living pods answers; None: one does, or none was asked."""
-    agents = [situation.agent(p.index) for p in situation.living]
-    silent = [a.silent_since for a in agents if a is not None and a.silent_since is not None]
-    if not agents or len(silent) < sum(a is not None for a in agents) or not silent:
+    asked = [p for p in situation.living if situation.agent(p.index) is not None]
+    silent = [since for p in asked if (since := situation.silent_since(p)) is not None]
+    if not silent or len(silent) < len(asked):
         return None
     return max(silent)

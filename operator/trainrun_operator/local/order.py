@@ -70,8 +70,11 @@ def planned_faults(faults: Sequence[str], spec: Object) -> Plan:
 
 
 def number_of_slots(order: Order, spec: Object) -> int:
-    """As asked, or one more than there are workers."""
-    return order.nodes if order.nodes is not None else int(spec.get("workers", {}).get("replicas", 1)) + 1
+    """As asked, or one more than there are workers and spares."""
+    workers = spec.get("workers", {})
+    return (
+        order.nodes if order.nodes is not None else int(workers.get("replicas", 1)) + int(workers.get("spares", 0)) + 1
+    )
 
 
 def earlier_start(run_dir: RunDir, manifest: Object) -> Object | None:

@@ -20,6 +20,9 @@ from trainrun_operator.testing.manifests import env_of, key_of, phase_of
 COLLECTIVE_TIMEOUT_SECONDS = 120.0
 """Members of a broken group notice at last."""
 
+SEAT_SECONDS = 4.0
+"""After that a pod that waits warm takes a lost member's seat; and as long again until all have loaded."""
+
 
 @dataclass
 class Pace:
@@ -92,10 +95,7 @@ class Trainers:
             return ProgressAnswer(None, "timeout")
         if current is None or phase_of(current) != "Running":
             return ProgressAnswer(None, "refused")
-        group = self._group_of(pod)
-        if group is None:
-            return ProgressAnswer(json.loads(self._record(pod, None).to_json()))
-        return ProgressAnswer(json.loads(self._record(pod, group).to_json()))
+        return ProgressAnswer(json.loads(self._record(pod, self._group_of(pod)).to_json()))
 
     def _record(self, pod: Object, group: Group | None) -> Progress:
         labels = pod["metadata"]["labels"]
@@ -116,6 +116,7 @@ class Trainers:
             step_age_seconds=None if group.step_at is None else now - group.step_at,
             slowest_step_seconds=self.pace.step,
             durable_checkpoint=None if durable is None else {"step": durable[0], "age_seconds": now - durable[1]},
+            workers=[{"pod_index": index, "rank": rank} for rank, index in enumerate(sorted(group.pods))],
             heard=self._heard(pod, group),
         )
 
@@ -123,26 +124,27 @@ class Trainers:
         if group is None:
             return {}
         ages = {}
-        for index, member in group.pods.items():
-            peer = self._pod(group, member)
-            node = peer["spec"].get("nodeName") if peer is not None else None
-            died = self.dead.get(node or "")
-            ages[str(index)] = 0.5 if died is None else self.clock.monotonic() - died
+        for peer in self._pods_of_job(pod["metadata"]["labels"][JOB_NAME_LABEL], group.run.namespace):
+            died = self.dead.get(peer["spec"].get("nodeName") or "")
+            ages[peer["metadata"]["labels"][REPLICA_INDEX_LABEL]] = (
+                0.5 if died is None else self.clock.monotonic() - died
+            )
         return ages
+
+    def _pods_of_job(self, job: str, namespace: str) -> list[Object]:
+        """Those that run, or ran until their node died."""
+        pods = self.store.list("Pod", {JOB_NAME_LABEL: job}, namespace=namespace)
+        return [p for p in pods if phase_of(p) == "Running" and "deletionTimestamp" not in p["metadata"]]
 
     def _form_group(self, job: Object) -> None:
         uid, labels = job["metadata"]["uid"], job["metadata"]["labels"]
         key = Key(job["metadata"]["namespace"], labels[Label.RUN])
         name = job["metadata"]["name"]
-        pods = self.store.list("Pod", {JOB_NAME_LABEL: name}, namespace=key.namespace)
-        replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"])
-        running = {
-            int(p["metadata"]["labels"][REPLICA_INDEX_LABEL]): Member(p["metadata"]["name"], p["metadata"]["uid"])
-            for p in pods
-            if phase_of(p) == "Running" and "deletionTimestamp" not in p["metadata"]
-        }
+        pods = self._pods_of_job(name, key.namespace)
+        seats = int(job["spec"]["elasticPolicy"]["maxReplicas"])
+        running = dict(sorted(_members(pods).items())[:seats])
         known = self.groups.get(uid)
-        if len(running) < replicas or (known is not None and not known.is_over and known.pods == running):
+        if len(running) < seats or 0 not in running:
             return
         if known is not None and set(known.pods.values()) & set(running.values()):
             return  # a replaced pod finds its old peers: the group does not form again
@@ -168,6 +170,8 @@ class Trainers:
         """What one trainer does now: break, start, stop, or step."""
         now = self.clock.monotonic()
         if group.breaks_at is not None:
+            if now >= group.breaks_at - COLLECTIVE_TIMEOUT_SECONDS + SEAT_SECONDS and self._fill_seats(group):
+                return
             if now >= group.breaks_at:
                 self._end_group(group, 1, message="a peer is gone")
         elif group.claim is None:
@@ -227,6 +231,29 @@ class Trainers:
             if pod is None or pod["spec"].get("nodeName") in self.dead or phase_of(pod) != "Running":
                 return True
         return False
+
+    def _fill_seats(self, group: Group) -> bool:
+        """Pods that wait warm take the seats of members whose nodes died, all of them or none; never worker 0's."""
+        lost = [index for index, member in group.pods.items() if self._is_lost(group, member)]
+        if not lost or 0 in lost:
+            return False
+        first = self._pod(group, group.pods[0])
+        assert first is not None
+        pods = self._pods_of_job(first["metadata"]["labels"][JOB_NAME_LABEL], group.run.namespace)
+        living = _members([p for p in pods if p["spec"].get("nodeName") not in self.dead])
+        warm = [index for index in sorted(living) if index not in group.pods or index in lost]
+        seated = [index for index in group.pods if index in living and index not in lost]
+        if len(warm) < len(lost) or len(seated) + len(lost) < len(group.pods):
+            return False
+        group.pods = {index: living[index] for index in [*seated, *warm[: len(lost)]]}
+        group.inplace_restarts += 1
+        group.claim, group.breaks_at, group.step_at = None, None, None
+        group.starts_at = self.clock.monotonic() + SEAT_SECONDS
+        return True
+
+    def _is_lost(self, group: Group, member: Member) -> bool:
+        pod = self._pod(group, member)
+        return pod is None or pod["spec"].get("nodeName") in self.dead
 
     def _break(self, group: Group | None) -> None:
         """Survivors sit in a collective until its time-out."""
@@ -294,3 +321,10 @@ class Trainers:
     def _pod(self, group: Group, member: Member) -> Object | None:
         pod = self.store.get("Pod", Key(group.run.namespace, member.name))
         return pod if pod is not None and pod["metadata"]["uid"] == member.uid else None
+
+
+def _members(pods: list[Object]) -> dict[int, Member]:
+    return {
+        int(p["metadata"]["labels"][REPLICA_INDEX_LABEL]): Member(p["metadata"]["name"], p["metadata"]["uid"])
+        for p in pods
+    }

@@ -176,6 +176,17 @@ def test_rendering_is_pure() -> None:
     assert json.dumps(golden.run) == before
 
 
+def test_spares_are_pods_beyond_the_seats_and_stay_on_lost_nodes() -> None:
+    """An eviction would be counted as a failure by training-operator, and end the job that goes on without the pod."""
+    job = render(GOLDENS["cpu"].run, 0, [], 2, spares=1)["spec"]
+    worker = job["pytorchReplicaSpecs"]["Worker"]
+    assert (job["elasticPolicy"]["minReplicas"], job["elasticPolicy"]["maxReplicas"], worker["replicas"]) == (2, 2, 3)
+    env = env_of(render(GOLDENS["cpu"].run, 0, [], 2, spares=1))
+    assert (env[Env.REPLICAS], env[Env.SPARES], len(env[Env.PEERS].split(","))) == ("2", "1", 3)
+    stays = {t["key"]: t["effect"] for t in worker["template"]["spec"]["tolerations"] if "tolerationSeconds" not in t}
+    assert stays.items() >= {f"node.kubernetes.io/{c}": "NoExecute" for c in ("not-ready", "unreachable")}.items()
+
+
 def test_peers_of_a_huge_gang_stay_below_the_limit_of_a_variable() -> None:
     """Linux refuses to start a process with a variable of 128 KiB; worker 0 and its neighbours are told."""
     peers = env_of(render(GOLDENS["cpu"].run, 0, [], 8192))[Env.PEERS]

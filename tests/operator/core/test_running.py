@@ -115,7 +115,7 @@ def test_a_young_attempt_is_starting_not_waiting():
 
 def test_an_attempt_without_a_time_of_its_start_is_not_young():
     """Another version wrote it."""
-    decision = decide(starting(pods=(make_pod(0), make_pod(1), pending_pod(2)), attempt={"started_at": None}))
+    decision = decide(starting(pods=(make_pod(0), pending_pod(1)), attempt={"started_at": None}))
     assert decision.next_wake is None
 
 

@@ -11,7 +11,13 @@ import threading
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from trainrun_api.contract import TERMINATION_MESSAGE_LIMIT_BYTES, ExitCode, ProgressFile, TerminationMessage
+from trainrun_api.contract import (
+    TERMINATION_MESSAGE_LIMIT_BYTES,
+    ExitCode,
+    LauncherState,
+    ProgressFile,
+    TerminationMessage,
+)
 
 from trainrun_trainer.agent import devices, ending, files, metrics, proctree, progress
 from trainrun_trainer.agent.command import why_not_startable
@@ -131,7 +137,7 @@ class Agent:
             monotonic=time.monotonic(),
         )
         identity = {name: self._identity[name] for name in ("run", "attempt", "pod_index")}
-        message = ending.message_of(end, {**identity, "role": self._settings.role}, self._tail.text())
+        message = ending.message_of(end, {**identity, "role": self._role()}, self._tail.text())
         write_message(self._settings.termination_log, message)
         return message.exit_code
 
@@ -172,7 +178,7 @@ class Agent:
             if not files.rank_records(self._settings.progress_dir) and not self._is_forwarded:
                 self._is_forwarded = True
                 keeper.signal(signal.SIGTERM)  # it does not know our stop request; this it may know
-        elif self._launcher().get("state") != "running":
+        elif self._launcher().get("state") != LauncherState.RUNNING:
             self._is_killed = True
             keeper.kill()
 
@@ -180,6 +186,13 @@ class Agent:
 
     def _launcher(self) -> Dict[str, Any]:
         return files.read_json(self._settings.progress_dir, ProgressFile.LAUNCHER) or {}
+
+    def _role(self) -> str:
+        """By its seat in the worker group; before it has asked for one, by its number."""
+        state = self._launcher().get("state", LauncherState.IMPORTING)
+        if state == LauncherState.IMPORTING:
+            return self._settings.role
+        return "spare" if state == LauncherState.SPARE else "member"
 
     def progress(self, whole_run: bool) -> Dict[str, Any]:
         """contract.Progress of this pod, or of the whole run as worker 0 knows it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any, Dict, List, Optional
@@ -31,6 +32,12 @@ def write_json(folder: str, name: str, value: Dict[str, Any]) -> None:
     with open(temporary, "w") as handle:
         json.dump(value, handle)
     os.replace(temporary, path)
+
+
+def remove(folder: str, name: str) -> None:
+    """Take a file away, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, name))
 
 
 def rank_records(folder: str) -> List[Dict[str, Any]]:

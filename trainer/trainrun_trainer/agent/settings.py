@@ -36,7 +36,7 @@ class Settings:
 
     @property
     def role(self) -> str:
-        """Pods beyond the wanted number of replicas wait warm."""
+        """What this pod begins as: pods beyond the wanted number of replicas wait warm."""
         return "spare" if self.pod_index >= self.replicas else "member"
 
     @property

@@ -37,7 +37,15 @@ def stuck_pods(situation: Situation) -> tuple[Action, ...]:
     )
 
 
-ALWAYS = (superseded_jobs, stuck_pods)
+def replaced_pods(situation: Situation) -> tuple[Action, ...]:
+    """A pod whose seat a spare took is removed by force, until it is gone."""
+    uids = situation.attempt.replaced_pods if situation.attempt is not None else ()
+    return tuple(
+        ForceDeletePod(pod.name, pod.uid) for pod in situation.observed.pods if pod.uid in uids and not pod.is_departed
+    )
+
+
+ALWAYS = (superseded_jobs, stuck_pods, replaced_pods)
 
 
 def next_cleanup_at(situation: Situation) -> datetime | None:

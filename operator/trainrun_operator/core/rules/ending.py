@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from trainrun_api.contract import PEER_LOST, UNDERSTOOD_SCHEMAS
 
-from trainrun_operator.core import attempts, containers, elastic, nodes, reasons, stall, verdict
+from trainrun_operator.core import attempts, containers, elastic, nodes, reasons, spares, stall, verdict
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.decision import Action, StopJob
 from trainrun_operator.core.failure_policy import refined, rule_on
@@ -121,6 +121,9 @@ def stalled(situation: Situation) -> Choice | None:
         f"No step for {measured.age_seconds:.0f} s in phase {measured.phase}, after step {situation.step}; "
         f"the limit is {measured.limit_seconds:.0f} s."
     )
+    takeover = spares.awaited_until(situation)
+    if takeover is not None:
+        return elastic.trains(situation, wake=takeover, is_suspect=True)
     silent = stall.silent_members(situation)
     proven_at = stall.silence_proven_at(situation)
     if proven_at is not None and situation.now < proven_at:

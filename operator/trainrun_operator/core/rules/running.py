@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from trainrun_operator.core import attempts, backoff, capacity, elastic, nodes, reasons, stall
+from trainrun_operator.core import attempts, backoff, capacity, elastic, nodes, reasons, spares, stall, verdict
 from trainrun_operator.core.capacity import Waiting
 from trainrun_operator.core.choice import Choice
-from trainrun_operator.core.decision import CreateJob
+from trainrun_operator.core.decision import CreateJob, ForceDeletePod
 from trainrun_operator.core.rules.ending import abort
 from trainrun_operator.core.rules.stopping import time_limit_at
 from trainrun_operator.core.situation import Situation
@@ -29,7 +29,7 @@ def job_missing(situation: Situation) -> Choice | None:
     foreign = [j.name for j in situation.observed.jobs if j.name == attempt.job]
     if foreign:
         return Choice(reasons.PREVIOUS_RUN_TERMINATING, {"leftovers": f"job {foreign[0]}"})
-    create = CreateJob(attempt.number, situation.replicas, tuple(attempt.excluded))
+    create = CreateJob(attempt.number, situation.replicas, tuple(attempt.excluded), attempt.spares)
     seen_at = situation.now + timedelta(seconds=CREATED_SEEN_SECONDS)
     refusal = situation.observed.refusal
     if refusal is None or refusal.attempt != attempt.number:
@@ -97,6 +97,35 @@ def waiting_for_capacity(situation: Situation) -> Choice | None:
     return Choice(reasons.WAITING_FOR_CAPACITY, facts, wake=wake)
 
 
+def members_replaced(situation: Situation) -> Choice | None:
+    """A spare has taken the seat of a pod that is silent, or a spare itself is silent or on a marked node: the pod is
+    removed by force, so that training-operator makes the next spare; free, the attempt goes on."""
+    gone = spares.gone(situation)
+    if not gone:
+        return None
+    pods = [pod for pod, _ in gone]
+    status = attempts.replaced(situation, pods)
+    blamed = {pod.node for pod in pods if pod.node in situation.observed.nodes.deviating}
+    status = nodes.with_excluded(status, tuple(sorted(n for n in blamed if n is not None)))
+    facts = {
+        "attempt": situation.current.number,
+        "pods": "; ".join(f"pod {pod.name}: {why}" for pod, why in gone),
+    }
+    remove = tuple(ForceDeletePod(pod.name, pod.uid) for pod in pods)
+    return Choice(reasons.MEMBERS_REPLACED, facts, status, remove, wake=situation.now, is_suspect=True)
+
+
+def takeover_awaited(situation: Situation) -> Choice | None:
+    """A node is lost with a member on it that is not worker 0, and enough spares wait: they get 20 s from the member's
+    silence to take its seat."""
+    lost = nodes.judge(situation).lost
+    until = spares.awaited_until(situation, lost)
+    if not lost or until is None or verdict.root_cause(situation.pods) is not None:
+        return None
+    facts = {"attempt": situation.current.number, "nodes": ", ".join(sorted(lost))}
+    return Choice(reasons.TAKEOVER_AWAITED, facts, wake=until, is_suspect=True)
+
+
 def node_suspected(situation: Situation) -> Choice | None:
     """A node is not Ready, but the run moves, the agent answers, or too many are at once: watch closely, do nothing."""
     suspect = nodes.judge(situation).suspect
@@ -104,7 +133,7 @@ def node_suspected(situation: Situation) -> Choice | None:
         return None
     names = ", ".join(nodes.named(situation, name) for name in sorted(suspect))
     facts = {"nodes": names, "why": "; ".join(sorted(set(suspect.values())))}
-    wake = earliest(nodes.wake_for(situation), stall.startup_deadline(situation))
+    wake = earliest(nodes.wake_for(situation), stall.startup_deadline(situation), spares.look_again_at(situation))
     return Choice(reasons.NODE_SUSPECT, facts, wake=wake, is_suspect=True)
 
 
@@ -123,7 +152,9 @@ def attempt_blind(situation: Situation) -> Choice | None:
 def attempt_runs(situation: Situation) -> Choice:
     """The attempt starts or trains; the poller watches its thresholds."""
     attempt = situation.current
+    missed_until = spares.look_again_at(situation)
     wake = earliest(
+        missed_until,
         capacity.told_at(situation),
         stall.startup_deadline(situation),
         time_limit_at(situation),
@@ -134,7 +165,7 @@ def attempt_runs(situation: Situation) -> Choice:
         return Choice(reasons.STARTING, {"attempt": attempt.number}, wake=wake)
     measured = stall.measure(situation)
     is_slow = measured is not None and measured.age_seconds > measured.limit_seconds / 2
-    is_suspect = is_slow or stall.blind_since(situation) is not None
+    is_suspect = is_slow or missed_until is not None or stall.blind_since(situation) is not None
     return elastic.trains(situation, wake=wake, is_suspect=is_suspect)
 
 

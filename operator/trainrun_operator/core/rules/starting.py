@@ -64,5 +64,5 @@ def attempt_starts(situation: Situation) -> Choice:
     share = f"{replicas} of {wanted}" if replicas < wanted else f"{replicas}"
     workers = f"{share} worker" + ("s" if wanted > 1 else "")
     facts = {"attempt": attempt.number, "workers": workers, "why": why}
-    create = CreateJob(attempt.number, replicas, excluded)
+    create = CreateJob(attempt.number, replicas, excluded, attempt.spares)
     return Choice(reasons.ATTEMPT_STARTED, facts, status, (create,), wake=situation.now)

@@ -1,0 +1,85 @@
+"""Warm spares (`spec.workers.spares`): who holds the seats of the worker group, and who may yet take one. Pure.
+
+The pods settle among themselves who trains: a lost member's heartbeat ends, and a spare that waits in the rendezvous
+takes its seat within seconds. What is left to do here is to believe it, to remove the lost pod so that
+training-operator makes the next spare, and to end the attempt after all when nobody took the seat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from trainrun_operator.core.observed import NodeFacts, PodFacts
+from trainrun_operator.core.situation import Situation
+from trainrun_operator.core.stall import SILENCE_SECONDS
+
+TAKEOVER_SECONDS = 20.0
+"""From a member's silence until a spare should train in its place: 3 s until its heartbeat counts as ended, 1 s until
+the seat counts as empty, the rendezvous, and two rounds of questions until it is heard."""
+
+REPLACED_KEPT = 64
+"""Bound of attempts[].replacedPods: as many pods as there may be spares."""
+
+
+def left_out(situation: Situation) -> tuple[PodFacts, ...]:
+    """Living pods without a seat, spares and lost members alike; none while it is not certain who holds the seats.
+
+    It is certain when the agents that answer hold every rank of the group.
+    """
+    if not situation.current.spares:
+        return ()
+    agents = {i: a for i, a in situation.observed.progress.agents.items() if a.silent_since is None}
+    held = {rank for agent in agents.values() for rank in agent.ranks}
+    if held != set(range(situation.replicas * situation.spec.workers.devices_per_worker)):
+        return ()
+    seated = {index for index, agent in agents.items() if agent.ranks}
+    return tuple(pod for pod in situation.living if pod.index not in seated and pod.index != 0)
+
+
+def gone(situation: Situation) -> tuple[tuple[PodFacts, str], ...]:
+    """Pods without a seat that will not be of use again, each with the reason: their place is to be filled anew."""
+    found = ((pod, _why_gone(situation, pod)) for pod in left_out(situation))
+    return tuple((pod, why) for pod, why in found if why is not None)
+
+
+def look_again_at(situation: Situation) -> datetime | None:
+    """When a pod without a seat will have been silent for long enough; None: none is silent."""
+    silent = [situation.silent_since(pod) for pod in left_out(situation)]
+    return min((since + timedelta(seconds=SILENCE_SECONDS) for since in silent if since is not None), default=None)
+
+
+def awaited_until(situation: Situation, lost: Collection[str] = ()) -> datetime | None:
+    """Until when spares may still take the seats of members that are silent, or on a `lost` node and not asked since.
+
+    None: there are not enough spares, nobody is missed, or the time is over. Worker 0 hosts the rendezvous, so its seat
+    cannot be taken.
+    """
+    if not situation.current.spares:
+        return None
+    running = [pod for pod in situation.living if pod.phase == "Running"]
+    missed = {p.index: situation.silent_since(p) or situation.now for p in running if _is_missed(situation, p, lost)}
+    if not missed or 0 in missed or len(running) - len(missed) < situation.replicas:
+        return None
+    until = max(missed.values()) + timedelta(seconds=TAKEOVER_SECONDS)
+    return until if situation.now < until else None
+
+
+def _is_missed(situation: Situation, pod: PodFacts, lost: Collection[str]) -> bool:
+    return situation.silent_since(pod) is not None or pod.node in lost
+
+
+def _why_gone(situation: Situation, pod: PodFacts) -> str | None:
+    node = situation.observed.nodes.deviating.get(pod.node or "")
+    if node is not None and node.exists and node.mark:
+        return f"HyperPod marks node {node.name} {node.mark}"
+    since = situation.silent_since(pod)
+    if since is None or (situation.now - since).total_seconds() < SILENCE_SECONDS:
+        return None
+    return "its agent does not answer" + _node_words(node)
+
+
+def _node_words(node: NodeFacts | None) -> str:
+    if node is None or (node.exists and node.ready is True):
+        return ""
+    return f", and node {node.name} is {'not Ready' if node.exists else 'gone'}"

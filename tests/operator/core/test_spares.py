@@ -1,0 +1,192 @@
+"""Rules of runs with warm spares: who is out, who may yet take over, and when the attempt ends after all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from trainrun_operator.core.decide import decide
+from trainrun_operator.core.decision import ForceDeletePod, StopJob
+from trainrun_operator.core.observed import AgentFacts, NodeFacts, Observed
+from trainrun_operator.core.times import to_text
+
+from tests.operator.builders import (
+    NOW,
+    actions,
+    ago,
+    applied,
+    ended_pod,
+    fresh_attempt,
+    lost_node,
+    make_attempt,
+    make_nodes,
+    make_pod,
+    make_progress,
+    make_spec,
+    pending_pod,
+    running,
+    silent,
+    words,
+)
+
+WORKERS = {"replicas": 2, "spares": 1, "accelerator": "cpu"}
+REMOVE = [ForceDeletePod("a-a0-worker-1", "pod-0-1")]
+
+
+def seat(rank: int, seconds_ago: float = 1.0) -> AgentFacts:
+    """An agent that answers, with a worker of that rank."""
+    return AgentFacts(ago(seconds_ago), ranks=frozenset({rank}))
+
+
+WARM = AgentFacts(ago(1))
+
+
+def spared(agents: dict[int, AgentFacts], *nodes: NodeFacts, **changes) -> Observed:
+    """Attempt 0 on two workers, with a spare; `agents` by pod index."""
+    progress = make_progress(agents=agents, **changes.pop("record", {}))
+    fields = {
+        "attempt": make_attempt(spares=1),
+        "spec": make_spec(workers=WORKERS),
+        "pods": tuple(make_pod(i) for i in range(3)),
+    }
+    return running(progress=progress, nodes=make_nodes(*nodes), **(fields | changes))
+
+
+def test_while_members_and_spares_are_well_nothing_is_done():
+    """All ranks are held by the members; the spare waits."""
+    decision = decide(spared({0: seat(0), 1: seat(1), 2: WARM}))
+    assert (decision.rule, decision.reason) == ("attempt_runs", "Running")
+    assert actions(decision, ForceDeletePod) == []
+    assert decide(spared({0: seat(0), 1: seat(1), 2: WARM}, NodeFacts("n2", is_cordoned=True))).rule == "attempt_runs"
+
+
+def test_a_lost_member_is_removed_once_its_seat_is_taken():
+    """Recorded first; the node is avoided; the pod's end explains nothing afterwards, and is pursued after a crash."""
+    agents = {0: seat(0), 1: silent(10), 2: seat(1)}
+    observed = spared(agents, lost_node("n1"))
+    decision = decide(observed)
+    assert decision.rule == "members_replaced"
+    assert decision.next_wake == NOW
+    assert actions(decision, ForceDeletePod) == REMOVE
+    attempt = decision.status["attempts"][0]
+    assert (attempt["replaced"], attempt["replacedPods"]) == (1, ["pod-0-1"])
+    assert decision.status["nodes"]["excluded"] == ["n1"]
+    assert "a-a0-worker-1: its agent does not answer, and node n1 is not Ready" in decision.message
+
+    again = decide(applied(observed, decision))
+    assert actions(again, ForceDeletePod) == REMOVE
+    gone = tuple(replace(p, is_departed=p.index == 1) for p in observed.pods)
+    after = decide(applied(observed, decision, pods=gone))
+    assert (after.rule, actions(after, ForceDeletePod)) == ("attempt_runs", [])
+
+
+def test_a_new_pod_of_an_old_index_inherits_no_silence():
+    """Agents are known by index."""
+    observed = spared({0: seat(0), 1: silent(10), 2: seat(1)})
+    young = (make_pod(0), make_pod(1, uid="new", created_at=ago(5)), make_pod(2))
+    assert decide(replace(observed, pods=young)).rule == "attempt_runs"
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        (NodeFacts("n1", exists=False, ready=None), "its agent does not answer, and node n1 is gone"),
+        (NodeFacts("n1", is_cordoned=True), "its agent does not answer"),
+    ],
+    ids=["node gone", "cut off"],
+)
+def test_what_is_known_of_the_node_is_told(node, says):
+    """Also a pod on a node that is well may be cut off."""
+    decision = decide(spared({0: seat(0), 1: silent(10), 2: seat(1)}, node))
+    assert decision.rule == "members_replaced"
+    assert f"{says};" in decision.message
+
+
+def test_silence_must_last():
+    """One missed answer is a busy machine; it is looked at again when it will be long enough."""
+    decision = decide(spared({0: seat(0), 1: silent(2), 2: seat(1)}))
+    assert (decision.rule, decision.next_wake) == ("attempt_runs", ago(-4))
+    assert decision.watch is not None and decision.watch.is_suspect
+    suspected = decide(spared({0: seat(0), 1: silent(2), 2: seat(1)}, lost_node("n1", seconds=3)))
+    assert (suspected.rule, suspected.next_wake) == ("node_suspected", ago(-4))
+
+
+def test_a_member_that_is_silent_but_not_replaced_is_left_alone():
+    """Nobody else says that it holds the rank."""
+    decision = decide(spared({0: seat(0), 1: silent(10), 2: WARM}))
+    assert (decision.rule, actions(decision, ForceDeletePod)) == ("attempt_runs", [])
+
+
+def test_a_spare_on_a_marked_node_is_removed_and_a_member_on_one_is_stopped_with_all():
+    """The spare has nothing to save."""
+    mark = {"mark": "UnschedulablePendingReplacement"}
+    well = {0: seat(0), 1: seat(1), 2: WARM}
+    decision = decide(spared(well, NodeFacts("n2", **mark)))
+    assert (decision.rule, actions(decision, ForceDeletePod)) == (
+        "members_replaced", [ForceDeletePod("a-a0-worker-2", "pod-0-2")],
+    )  # fmt: skip
+    assert decide(spared(well, NodeFacts("n1", **mark))).rule == "stop_wanted"
+
+
+STANDING = {"step_age_seconds": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("agents", "nodes", "changes"),
+    [
+        ({0: seat(0), 1: silent(10), 2: WARM}, [lost_node("n1")], {}),
+        ({0: seat(0), 1: seat(1), 2: WARM}, [NodeFacts("n1", exists=False, ready=None)], {}),
+    ],
+    ids=["not ready", "gone and not asked since"],
+)
+def test_a_lost_member_gives_the_spare_a_moment(agents, nodes, changes):
+    """Nothing is aborted meanwhile."""
+    decision = decide(spared(agents, *nodes, record=STANDING, **changes))
+    assert decision.rule == "takeover_awaited"
+    assert actions(decision, StopJob) == []
+    assert decision.next_wake is not None and decision.next_wake > NOW
+
+
+@pytest.mark.parametrize(
+    ("agents", "node", "changes"),
+    [
+        ({0: seat(0), 1: silent(25), 2: WARM}, "n1", {}),
+        ({0: silent(10), 1: seat(1), 2: WARM}, "n0", {}),
+        ({0: seat(0), 1: silent(10), 2: silent(10)}, "n1", {}),
+        ({0: seat(0), 1: silent(10)}, "n1", {"pods": (make_pod(0), make_pod(1), pending_pod(2))}),
+        ({0: seat(0), 1: silent(10), 2: WARM}, "n1", {"pods": (make_pod(0), make_pod(1), ended_pod(2, 1, words(1)))}),
+    ],
+    ids=["its time is over", "worker 0", "the spare is silent too", "the spare has no node", "the spare has failed"],
+)
+def test_where_no_spare_can_take_over_the_attempt_ends(agents, node, changes):
+    """As without spares."""
+    decision = decide(spared(agents, lost_node(node, seconds=26), record=STANDING, **changes))
+    assert decision.rule == "node_lost"
+    assert len(actions(decision, StopJob)) == 1
+    assert "replacedPods" not in decision.status["attempts"][0]
+
+
+def test_a_failure_that_can_be_explained_is_not_waited_over():
+    """A pod failed with a contract code while a node is lost: its word comes first in due course, the wait does not."""
+    pods = (make_pod(0), make_pod(1), make_pod(2), ended_pod(3, 31, words(31)))
+    decision = decide(
+        spared({0: seat(0), 1: silent(10), 2: WARM}, lost_node("n1", seconds=26), record=STANDING, pods=pods)
+    )
+    assert decision.rule == "node_lost"
+
+
+def test_standstill_waits_for_the_spare_and_then_is_judged():
+    """A member is silent, its node is well: a stall, but first the spare's turn."""
+    waiting = decide(spared({0: seat(0), 1: silent(10), 2: WARM}, record=STANDING))
+    assert (waiting.rule, waiting.reason, waiting.next_wake) == ("stalled", "Running", ago(-10))
+    judged = decide(spared({0: seat(0), 1: silent(21), 2: WARM}, record=STANDING))
+    assert judged.status["attempts"][0]["cause"] == "MemberSilent"
+
+
+def test_two_pods_beside_a_missing_worker_0_are_no_gang():
+    """The spare has a node, worker 0 has none: it waits for capacity all the same."""
+    pods = (pending_pod(0), make_pod(1, scheduled_at=ago(90)), make_pod(2, scheduled_at=ago(90)))
+    attempt = fresh_attempt(spares=1, job_uid="job-0", started_at=to_text(ago(100)))
+    decision = decide(spared({}, attempt=attempt, pods=pods))
+    assert decision.rule == "waiting_for_capacity"
+    assert decision.message.startswith("1 of 2 pods have no node")
