@@ -33,6 +33,13 @@ def program_error(sim: Simulation, key: Key) -> None:
     sim.world.fail_pod(sim.world.pods(key)[1], 22)
 
 
+def taken_seat(sim: Simulation, key: Key) -> None:
+    """A node goes, and a spare has the seat; the crash may come while its pod is removed."""
+    sim.world.edit_run(key, workers={"replicas": 2, "spares": 1, "accelerator": "cpu"})
+    at_step(sim, key, 15)
+    sim.world.remove_node(sim.world.pods(key)[1]["spec"]["nodeName"])
+
+
 def suspension(sim: Simulation, key: Key) -> None:
     """Suspended and resumed."""
     at_step(sim, key, 15)
@@ -43,6 +50,7 @@ def suspension(sim: Simulation, key: Key) -> None:
 
 STORIES: dict[str, tuple[Callable[[Simulation, Key], None], list[str], int]] = {
     "lost node": (lost_node, ["NodeLost", "Done"], 0),
+    "taken seat": (taken_seat, ["Done"], 0),
     "program error": (program_error, ["DeviceOutOfMemory", "Done"], 1),
     "suspension": (suspension, ["Suspended", "Done"], 0),
 }

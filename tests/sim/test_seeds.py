@@ -44,6 +44,8 @@ def build(seed: int) -> tuple[Simulation, list[Key]]:
         workers = {"replicas": between(1, 3, seed, "replicas", n), "accelerator": "cpu"}
         if unit(seed, "elastic", n) < 0.4:
             workers["minReplicas"] = between(1, int(str(workers["replicas"])), seed, "least", n)
+        if int(str(workers["replicas"])) > 1 and unit(seed, "spared", n) < 0.3:
+            workers["spares"] = between(1, 2, seed, "spares", n)
         grace = between(10, 60, seed, "grace", n)
         runs.append(sim.world.add_run(name, config=config, workers=workers, terminationGracePeriodSeconds=grace))
     return sim, runs
