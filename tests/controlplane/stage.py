@@ -90,7 +90,8 @@ class User:
 
         def look() -> list[Object]:
             pods = [pod for pod in self.pods(name, attempt) if pod["metadata"]["uid"] not in others]
-            wanted = workers or self.run(name)["spec"]["workers"]["replicas"]
+            asked = self.run(name)["spec"]["workers"]
+            wanted = workers or asked["replicas"] + asked.get("spares", 0)
             return pods if len(pods) == wanted and all(p["status"]["phase"] == "Running" for p in pods) else []
 
         return self._wait(look, f"attempt {attempt} of {name} to run", name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trainrun_operator.cluster import Object
+
 from tests.controlplane.api import JOBS
 from tests.controlplane.pods import said
 from tests.controlplane.queue import QUEUE_LABEL, Queue
@@ -207,6 +209,28 @@ def is_made_again_under_its_name(stage: Stage) -> None:
     assert stage.attempts("a") == [(0, None)]
 
 
+def loses_a_node_while_a_spare_waits(stage: Stage) -> None:
+    """The spare trains in the lost worker's place: its pod goes by force, the job lives, and makes the next spare."""
+    stage.create_run("a", {"spec": {"workers": {"spares": 1}}})
+    _, lost, spare = stage.wait_running("a", 0)
+    stage.wait_reason("a", "Running")
+    stage.nodes.lose(lost["spec"]["nodeName"])
+    stage.trainers.take_seat(lost, spare)
+    stage.nodes.set_ready(lost["spec"]["nodeName"], "Unknown")
+
+    def next_spare() -> Object | None:
+        pods = stage.pods("a", 0)
+        fresh = [pod for pod in pods if pod["metadata"]["name"] == lost["metadata"]["name"]]
+        return next((pod for pod in fresh if pod["metadata"]["uid"] != lost["metadata"]["uid"]), None)
+
+    wait_for(next_spare, "the next spare to be made", stage.patience_seconds, seen=lambda: stage.story("a"))
+    assert stage.attempts("a") == [(0, None)]
+    stage.trainers.finish([pod for pod in stage.pods("a", 0) if pod["metadata"]["name"] != lost["metadata"]["name"]])
+    status = stage.wait_status("a", phase="Succeeded", restarts=0)
+    assert stage.attempts("a") == [(0, "Done")]
+    assert status["attempts"][0]["replaced"] == 1
+
+
 STORIES: dict[str, Story] = {
     story.__name__: story
     for story in (
@@ -215,6 +239,7 @@ STORIES: dict[str, Story] = {
         has_a_bad_config,
         loses_a_node,
         loses_a_node_object,
+        loses_a_node_while_a_spare_waits,
         leaves_a_marked_node,
         hangs,
         is_suspended_and_resumed,

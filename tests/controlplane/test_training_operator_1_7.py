@@ -15,8 +15,8 @@ from tests.controlplane.stage import Stage, new_stage
 from tests.controlplane.stories import STORIES
 from tests.controlplane.test_examples import EXAMPLES, run_example
 
-MAIN = ["succeeds", "fails_and_goes_on", "loses_a_node", "leaves_a_marked_node", "is_suspended_and_resumed",
-        "loses_its_job", "waits_in_a_queue"]  # fmt: skip
+MAIN = ["succeeds", "fails_and_goes_on", "loses_a_node", "loses_a_node_while_a_spare_waits", "leaves_a_marked_node",
+        "is_suspended_and_resumed", "loses_its_job", "waits_in_a_queue"]  # fmt: skip
 """What differs between the versions is how jobs start, fail, are suspended and go."""
 
 

@@ -10,15 +10,15 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
-from trainrun_api.contract import AGENT_PORT, SCHEMA, Label, Progress
+from trainrun_api.contract import AGENT_PORT, SCHEMA, Env, Label, Progress
 from trainrun_operator.cluster import Object
 
 from tests.controlplane.api import CORE, Api, ApiError
 from tests.controlplane.nodes import Nodes, now
-from tests.controlplane.pods import attempt, checkpoint, group_key, index, run_uid, said, total_steps
+from tests.controlplane.pods import attempt, checkpoint, env, group_key, index, run_uid, said, total_steps
 
 STEPS_PER_SECOND = 2.0
 SAVE_EVERY_STEPS = 10
@@ -41,6 +41,16 @@ class Group:
     """On SIGTERM; a queue may have the attempt's next pods go on from what was saved."""
     is_done: bool = False
     """They have passed the last barrier: a SIGTERM finds them on their way out."""
+
+    taken: dict[int, str] = field(default_factory=dict)
+    """Uids of the pods that took a lost member's seat, by rank; every other rank is the pod's of that index."""
+
+    def rank(self, pod: Object) -> int | None:
+        """Of the pod's one worker; None: it waits warm."""
+        own = next((rank for rank, uid in self.taken.items() if uid == pod["metadata"]["uid"]), None)
+        number = int(index(pod))
+        is_member = number < int(env(pod)[Env.REPLICAS]) and number not in self.taken
+        return number if own is None and is_member else own
 
     def step(self) -> int:
         """Completed steps."""
@@ -96,6 +106,14 @@ class Trainers:
             for pod in pods:
                 group = self._group(pod)
                 group.frozen_step = group.step()
+
+    def take_seat(self, lost: Object, taker: Object) -> None:
+        """A spare trains in the place of a member, as the pods settle it among themselves."""
+        with self._lock:
+            group = self._group(taker)
+            rank = group.rank(lost)
+            assert rank is not None
+            group.taken[rank] = taker["metadata"]["uid"]
 
     def end(self, pod: Object, exit_code: int, message: str = "", reason: str = "") -> None:
         """The trainer container of this pod has ended. A pod that is gone meanwhile has nobody left to say so."""
@@ -177,13 +195,15 @@ class Trainers:
             saved = max(saved, step - step % SAVE_EVERY_STEPS)
             self._saved[run_uid(pod)] = saved
         phase = "finishing" if step == group.total_steps else "training"
-        peers = [p for p in self._pods.values() if group_key(p) == group_key(pod) and p is not pod]
+        pods = [p for p in self._pods.values() if group_key(p) == group_key(pod)]
+        ranks = {int(index(p)): group.rank(p) for p in pods} if group.total_steps is not None else {}
         return Progress(
             schema=SCHEMA, run=pod["metadata"]["labels"][Label.RUN], attempt=attempt(pod), stage="train",
             phase=phase, step=step, total_steps=group.total_steps, loss=round(4.0 - step / 100, 4),
             tokens=step * 1024, tokens_per_second=1024 * STEPS_PER_SECOND, step_age_seconds=group.step_age_seconds(),
             slowest_step_seconds=1 / STEPS_PER_SECOND, durable_checkpoint={**checkpoint(saved), "age_seconds": 1.0},
-            heard={index(p): 0.5 for p in peers if p["spec"]["nodeName"] not in self._nodes.lost},
+            workers=[{"pod_index": i, "rank": rank} for i, rank in ranks.items() if rank is not None],
+            heard={index(p): 0.5 for p in pods if p is not pod and p["spec"]["nodeName"] not in self._nodes.lost},
         )  # fmt: skip
 
     # -- pods ------------------------------------------------------------------------------------
