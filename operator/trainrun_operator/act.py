@@ -17,11 +17,13 @@ from trainrun_operator.core.decision import (
     DeleteRun,
     ForceDeletePod,
     RecordEvent,
+    ReplacePod,
     StopJob,
 )
 from trainrun_operator.core.pod import AGENT_IMAGE
 from trainrun_operator.core.pytorchjob import render
 from trainrun_operator.errors import AlreadyExists, NotFound
+from trainrun_operator.job_controller import JOB_NAME_LABEL
 
 
 def write_status(cluster: Cluster, run: Object, decision: Decision) -> Object:
@@ -56,6 +58,8 @@ def perform(cluster: Cluster, run: Object, action: Action, agent_image: str = AG
                 return _stop(cluster, key, action)
             case ForceDeletePod():
                 cluster.delete_pod(Key(key.namespace, action.name), uid=action.uid, grace_seconds=0)
+            case ReplacePod():
+                _replace(cluster, key, action)
             case DeleteRun():
                 cluster.delete_run(key, uid=action.uid)
             case RecordEvent():
@@ -78,6 +82,8 @@ def describe(action: Action) -> str:
             return f"stop job {action.name} ({action.mode}, grace {action.grace_seconds} s)"
         case ForceDeletePod():
             return f"remove pod {action.name} by force"
+        case ReplacePod():
+            return f"take pod {action.name} from its job and remove it by force"
         case DeleteRun():
             return "delete the run"
         case RecordEvent():
@@ -99,6 +105,15 @@ def _stop(cluster: Cluster, run: Key, action: StopJob) -> bool:
             cluster.delete_pod(name, uid=metadata["uid"], grace_seconds=action.grace_seconds)
             has_effect = True
     return has_effect
+
+
+def _replace(cluster: Cluster, run: Key, action: ReplacePod) -> None:
+    """Out of the job's sight first; raises NotFound."""
+    pod = Key(run.namespace, action.name)
+    known = (p["metadata"] for p in cluster.list_pods(run))
+    if any(m["uid"] == action.uid and JOB_NAME_LABEL in m["labels"] for m in known):
+        cluster.detach_pod(pod, uid=action.uid)
+    cluster.delete_pod(pod, uid=action.uid, grace_seconds=0)
 
 
 def _belongs_to(pod: Object, job_uid: str) -> bool:

@@ -111,6 +111,10 @@ class Cluster(Protocol):
         """Delete a pod; grace 0 removes the object at once (force). Raises NotFound."""
         ...
 
+    def detach_pod(self, key: Key, *, uid: str) -> None:
+        """Take the label away by which a pod's job finds it: the job makes another one. Raises NotFound."""
+        ...
+
     def list_nodes(self) -> list[Object]:
         """All nodes that may run our pods."""
         ...

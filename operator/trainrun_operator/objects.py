@@ -182,6 +182,14 @@ class ObjectStore:
             self._delete(at, current, grace_seconds)
         self._deliver()
 
+    def unlabel(self, kind: str, key: Key, label: str, *, uid: str) -> None:
+        """Take a label away, if it is there. Raises NotFound, also when the object of that name has another uid."""
+        found = self.get(kind, key)
+        if found is None or found["metadata"]["uid"] != uid:
+            raise NotFound(f"{kind} {key.namespace}/{key.name} with uid {uid} is gone")
+        if (found["metadata"].get("labels") or {}).pop(label, None) is not None:
+            self.replace(found)
+
     def remove(self, kind: str, key: Key, *, uid: str | None = None) -> None:
         """Take an object away for good; nothing happens when it is gone or has another uid."""
         with self._lock:

@@ -166,6 +166,20 @@ class ClusterContract:
         assert pod["metadata"]["uid"] in [p["metadata"]["uid"] for p in subject.cluster.departed_pods(key)]
         assert pod["metadata"]["uid"] not in [p["metadata"]["uid"] for p in subject.cluster.list_pods(key)]
 
+    def test_a_pod_is_taken_from_its_job(self, subject: Subject) -> None:
+        """It still is a pod of the run; a second time changes nothing, and another uid is not touched."""
+        key, run = self.run(subject)
+        self.job(subject, run)
+        (pod,) = subject.cluster.list_pods(key)
+        name, uid = Key(key.namespace, pod["metadata"]["name"]), pod["metadata"]["uid"]
+        with pytest.raises(NotFound):
+            subject.cluster.detach_pod(name, uid="another")
+        for _ in range(2):
+            subject.cluster.detach_pod(name, uid=uid)
+        subject.settle()
+        (found,) = [p for p in subject.cluster.list_pods(key) if p["metadata"]["uid"] == uid]
+        assert "training.kubeflow.org/job-name" not in found["metadata"]["labels"]
+
     def test_watchers_hear_of_changes(self, subject: Subject) -> None:
         """A creation, with the object as it was stored."""
         _, run = self.run(subject)

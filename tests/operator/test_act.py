@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from trainrun_operator.act import describe, perform, write_status
 from trainrun_operator.cluster import Key
-from trainrun_operator.core.decision import CreateJob, Decision, DeleteRun, ForceDeletePod, RecordEvent, StopJob
+from trainrun_operator.core.decision import (
+    CreateJob,
+    Decision,
+    DeleteRun,
+    ForceDeletePod,
+    RecordEvent,
+    ReplacePod,
+    StopJob,
+)
 from trainrun_operator.errors import Conflict
 from trainrun_operator.testing import FakeClock, FakeCluster
 from trainrun_operator.testing.world import World
@@ -110,6 +118,8 @@ def test_a_run_is_deleted_only_under_its_uid(stage):
         (CreateJob(2, 4, ("n1", "n2")), "create the job of attempt 2 with 4 workers avoiding n1, n2"),
         (StopJob("j", "u", "save", 90), "stop job j (save, grace 90 s)"),
         (ForceDeletePod("p", "u"), "remove pod p by force"),
+        (ReplacePod("p", "u"), "take pod p from its job and remove it by force"),
+        (CreateJob(2, 4, (), 1), "create the job of attempt 2 with 4 workers and 1 spares"),
         (DeleteRun("u"), "delete the run"),
         (RecordEvent("Normal", "Running", "m"), "event Running"),
     ],

@@ -18,7 +18,9 @@ from tests.sim.draws import between, one_of, unit
 CALM_SECONDS = 1500.0
 """No fault after that."""
 
-WRITES = frozenset({"replace_run_status", "create_job", "delete_job", "delete_pod", "record_event", "delete_run"})
+WRITES = frozenset(
+    {"replace_run_status", "create_job", "delete_job", "delete_pod", "detach_pod", "record_event", "delete_run"}
+)
 
 Fault = Callable[["Weather", int], None]
 

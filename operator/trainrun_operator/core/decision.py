@@ -40,6 +40,18 @@ class ForceDeletePod:
 
 
 @dataclass(frozen=True)
+class ReplacePod:
+    """Take a lost pod from its living job and remove its object; the job makes another one.
+
+    Not removed alone: for a moment a removed pod is seen as one that is being deleted while it runs, which
+    training-operator counts as a failure of the job.
+    """
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class DeleteRun:
     """Delete the finished run, its time to live is over."""
 
@@ -55,7 +67,7 @@ class RecordEvent:
     message: str
 
 
-Action = CreateJob | StopJob | ForceDeletePod | DeleteRun | RecordEvent
+Action = CreateJob | StopJob | ForceDeletePod | ReplacePod | DeleteRun | RecordEvent
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ HELD_SECONDS = 600.0
 UNHEARD_SECONDS = 30.0
 """NotReady time after which a node counts as lost if no agent of the attempt was ever heard."""
 
+SPARED = "where a worker is on it, a spare takes its place"
+"""Why a node of a run with spares is only suspected: one sentence, since what is known of it changes by the second."""
+
 STEP_TOLERANCE_SECONDS = 2.0
 """Times of nodes have whole seconds and another clock."""
 
@@ -57,7 +60,7 @@ def judge(situation: Situation) -> NodeVerdicts:
             continue
         if pod in without_seat:
             if not node.exists or node.ready is not True:
-                verdicts.suspect[node.name] = "the run goes on without it, and a spare takes its place"
+                verdicts.suspect[node.name] = SPARED
         elif not node.exists:
             verdicts.lost[node.name] = "its Node object is gone"
         elif node.ready is not True:
@@ -76,6 +79,8 @@ def named(situation: Situation, name: str) -> str:
 def _judge_not_ready(situation: Situation, pod: PodFacts, node: NodeFacts, verdicts: NodeVerdicts) -> None:
     why_not = _why_not_lost(situation, pod, node)
     report = f"; HyperPod reports {node.fault}" if node.fault else ""
+    if why_not is not None and situation.current.spares:
+        why_not = SPARED
     if why_not is None:
         verdicts.lost[node.name] = f"it is not Ready, its agent does not answer and the step stands still{report}"
     else:
@@ -91,7 +96,8 @@ def _why_not_lost(situation: Situation, pod: PodFacts, node: NodeFacts) -> str |
         return "too many nodes are not Ready at once for single verdicts"
     agents = situation.observed.progress.agents.values()
     if all(a.heard_at is None for a in agents):
-        waited = (now - since).total_seconds() >= UNHEARD_SECONDS
+        patience = UNHEARD_SECONDS + (spares.TAKEOVER_SECONDS if situation.current.spares else 0.0)
+        waited = (now - since).total_seconds() >= patience
         return None if waited else "no agent of this attempt was heard yet"
     step_at = situation.last_step_at
     if step_at is not None and step_at > since + timedelta(seconds=STEP_TOLERANCE_SECONDS):

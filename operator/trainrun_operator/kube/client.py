@@ -88,6 +88,17 @@ class KubeClient:
         verb = "update" if not subresource else f"update {subresource}"
         return self._call(verb, kind, "PUT", path + (f"/{subresource}" if subresource else ""), body=obj)
 
+    def merge(self, kind: Kind | str, key: Key, patch: Object) -> None:
+        """Merge `patch` into the object whose uid it carries. Raises NotFound for any other."""
+        assert patch["metadata"].get("uid"), "a write without precondition"
+        path = _path(kind, key.namespace, key.name)
+        try:
+            self._call("patch", kind, "PATCH", path, body=patch, content="application/merge-patch+json")
+        except Refused as error:
+            if "metadata.uid" not in str(error):
+                raise
+            raise NotFound(f"{kind} {key.name} with uid {patch['metadata']['uid']} is gone: {error}") from error
+
     def delete(self, kind: Kind | str, key: Key, *, uid: str, grace_seconds: int | None = None) -> None:
         """Delete the object with this uid, its dependents in the background. Raises NotFound for any other."""
         options: Object = {
@@ -104,7 +115,15 @@ class KubeClient:
             raise NotFound(f"{kind} {key.name} with uid {uid} is gone: {error}") from error
 
     def _call(
-        self, verb: str, kind: Kind | str, method: str, path: str, *, query: Object | None = None, body: Any = None
+        self,
+        verb: str,
+        kind: Kind | str,
+        method: str,
+        path: str,
+        *,
+        query: Object | None = None,
+        body: Any = None,
+        content: str = "application/json",
     ) -> Object:
         resource, code = PATHS[kind][1], "none"
         try:
@@ -112,7 +131,7 @@ class KubeClient:
                 path,
                 method,
                 query_params=[*(query or {}).items()],
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": "application/json", "Content-Type": content},
                 body=body,
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,

@@ -19,6 +19,7 @@ from trainrun_operator.agent_client import ask
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Key, Kind, Object, ProgressAnswer, WatchEvent
 from trainrun_operator.errors import AlreadyExists, Conflict, NotFound
+from trainrun_operator.job_controller import JOB_NAME_LABEL
 from trainrun_operator.kube.cache import Cache
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
@@ -160,6 +161,10 @@ class KubeCluster:
     def delete_pod(self, key: Key, *, uid: str, grace_seconds: int) -> None:
         """Grace 0 removes the object at once."""
         self._client.delete("Pod", key, uid=uid, grace_seconds=grace_seconds)
+
+    def detach_pod(self, key: Key, *, uid: str) -> None:
+        """A merge patch with the uid as its precondition."""
+        self._client.merge("Pod", key, {"metadata": {"uid": uid, "labels": {JOB_NAME_LABEL: None}}})
 
     def list_nodes(self) -> list[Object]:
         """All nodes."""

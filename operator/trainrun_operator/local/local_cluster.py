@@ -22,7 +22,7 @@ from trainrun_api.contract import Label
 from trainrun_operator.agent_client import ask
 from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent, checkpoint_path
 from trainrun_operator.errors import Conflict, NotFound
-from trainrun_operator.job_controller import JobController
+from trainrun_operator.job_controller import JOB_NAME_LABEL, JobController
 from trainrun_operator.local.disk import ObjectFiles, read_json, write_json
 from trainrun_operator.local.kubelet import Kubelet
 from trainrun_operator.local.layout import RunDir
@@ -228,6 +228,10 @@ class LocalCluster:
     def delete_pod(self, key: Key, *, uid: str, grace_seconds: int) -> None:
         """Delete a pod; grace 0 removes the object at once."""
         self._store.delete("Pod", key, uid=uid, grace_seconds=grace_seconds)
+
+    def detach_pod(self, key: Key, *, uid: str) -> None:
+        """Without the label of its job."""
+        self._store.unlabel("Pod", key, JOB_NAME_LABEL, uid=uid)
 
     def list_nodes(self) -> list[Object]:
         """The slots."""

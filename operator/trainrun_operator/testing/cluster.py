@@ -15,6 +15,7 @@ from trainrun_api.contract import Label
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent, checkpoint_path
 from trainrun_operator.errors import Conflict
+from trainrun_operator.job_controller import JOB_NAME_LABEL
 from trainrun_operator.objects import ObjectStore
 
 EVIDENCE = timedelta(seconds=600)
@@ -41,6 +42,8 @@ class FakeCluster:
         self.after: Hook = lambda call: None
         self.deliveries: Callable[[WatchEvent], int] = lambda event: 1
         self.answer: Callable[[Object], ProgressAnswer] = lambda pod: ProgressAnswer(None, "refused")
+        self.while_deleting: Callable[[], None] = lambda: None
+        """What others do while a pod is removed by force."""
         self.warnings: dict[str, str] = {}
         """Warning Events on jobs, by the job's name."""
         self._departed: dict[str, tuple[datetime, Object]] = {}
@@ -130,10 +133,19 @@ class FakeCluster:
         ]
 
     def delete_pod(self, key: Key, *, uid: str, grace_seconds: int) -> None:
-        """Grace 0 removes the object at once."""
+        """Grace 0 removes the object at once, but not without a moment in which others see it being deleted."""
         self.before("delete_pod")
-        self.store.delete("Pod", key, uid=uid, grace_seconds=grace_seconds)
+        self.store.delete("Pod", key, uid=uid, grace_seconds=grace_seconds or 1)
+        if grace_seconds == 0:
+            self.while_deleting()
+            self.store.remove("Pod", key, uid=uid)
         self._wrote("delete_pod")
+
+    def detach_pod(self, key: Key, *, uid: str) -> None:
+        """Without the label of its job."""
+        self.before("detach_pod")
+        self.store.unlabel("Pod", key, JOB_NAME_LABEL, uid=uid)
+        self._wrote("detach_pod")
 
     def list_nodes(self) -> list[Object]:
         """All nodes."""

@@ -41,6 +41,7 @@ class World(Trainers):
         self._is_changed = True
         self._is_leaving = False
         cluster.answer = self.answer
+        cluster.while_deleting = self.jobs.reconcile_all
         self.store.subscribe(self._note)
 
     # -- making things -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from trainrun_operator.core.decide import decide
-from trainrun_operator.core.decision import ForceDeletePod, StopJob
+from trainrun_operator.core.decision import ReplacePod, StopJob
 from trainrun_operator.core.observed import AgentFacts, NodeFacts, Observed
 from trainrun_operator.core.times import to_text
 
@@ -30,7 +30,7 @@ from tests.operator.builders import (
 )
 
 WORKERS = {"replicas": 2, "spares": 1, "accelerator": "cpu"}
-REMOVE = [ForceDeletePod("a-a0-worker-1", "pod-0-1")]
+REMOVE = [ReplacePod("a-a0-worker-1", "pod-0-1")]
 
 
 def seat(rank: int, seconds_ago: float = 1.0) -> AgentFacts:
@@ -56,7 +56,7 @@ def test_while_members_and_spares_are_well_nothing_is_done():
     """All ranks are held by the members; the spare waits."""
     decision = decide(spared({0: seat(0), 1: seat(1), 2: WARM}))
     assert (decision.rule, decision.reason) == ("attempt_runs", "Running")
-    assert actions(decision, ForceDeletePod) == []
+    assert actions(decision, ReplacePod) == []
     assert decide(spared({0: seat(0), 1: seat(1), 2: WARM}, NodeFacts("n2", is_cordoned=True))).rule == "attempt_runs"
 
 
@@ -67,17 +67,17 @@ def test_a_lost_member_is_removed_once_its_seat_is_taken():
     decision = decide(observed)
     assert decision.rule == "members_replaced"
     assert decision.next_wake == NOW
-    assert actions(decision, ForceDeletePod) == REMOVE
+    assert actions(decision, ReplacePod) == REMOVE
     attempt = decision.status["attempts"][0]
     assert (attempt["replaced"], attempt["replacedPods"]) == (1, ["pod-0-1"])
     assert decision.status["nodes"]["excluded"] == ["n1"]
     assert "a-a0-worker-1: its agent does not answer, and node n1 is not Ready" in decision.message
 
     again = decide(applied(observed, decision))
-    assert actions(again, ForceDeletePod) == REMOVE
+    assert actions(again, ReplacePod) == REMOVE
     gone = tuple(replace(p, is_departed=p.index == 1) for p in observed.pods)
     after = decide(applied(observed, decision, pods=gone))
-    assert (after.rule, actions(after, ForceDeletePod)) == ("attempt_runs", [])
+    assert (after.rule, actions(after, ReplacePod)) == ("attempt_runs", [])
 
 
 def test_a_new_pod_of_an_old_index_inherits_no_silence():
@@ -114,7 +114,7 @@ def test_silence_must_last():
 def test_a_member_that_is_silent_but_not_replaced_is_left_alone():
     """Nobody else says that it holds the rank."""
     decision = decide(spared({0: seat(0), 1: silent(10), 2: WARM}))
-    assert (decision.rule, actions(decision, ForceDeletePod)) == ("attempt_runs", [])
+    assert (decision.rule, actions(decision, ReplacePod)) == ("attempt_runs", [])
 
 
 def test_a_spare_on_a_marked_node_is_removed_and_a_member_on_one_is_stopped_with_all():
@@ -122,8 +122,8 @@ def test_a_spare_on_a_marked_node_is_removed_and_a_member_on_one_is_stopped_with
     mark = {"mark": "UnschedulablePendingReplacement"}
     well = {0: seat(0), 1: seat(1), 2: WARM}
     decision = decide(spared(well, NodeFacts("n2", **mark)))
-    assert (decision.rule, actions(decision, ForceDeletePod)) == (
-        "members_replaced", [ForceDeletePod("a-a0-worker-2", "pod-0-2")],
+    assert (decision.rule, actions(decision, ReplacePod)) == (
+        "members_replaced", [ReplacePod("a-a0-worker-2", "pod-0-2")],
     )  # fmt: skip
     assert decide(spared(well, NodeFacts("n1", **mark))).rule == "stop_wanted"
 
@@ -164,6 +164,13 @@ def test_where_no_spare_can_take_over_the_attempt_ends(agents, node, changes):
     assert decision.rule == "node_lost"
     assert len(actions(decision, StopJob)) == 1
     assert "replacedPods" not in decision.status["attempts"][0]
+
+
+@pytest.mark.parametrize(("seconds", "rule"), [(49, "node_suspected"), (50, "takeover_awaited")])
+def test_an_operator_that_has_just_begun_asks_before_it_judges(seconds, rule):
+    """It has heard no agent yet: without spares 30 s of NotReady would do."""
+    decision = decide(spared({}, lost_node("n1", seconds=seconds), record={"step_age_seconds": 15.0}))
+    assert decision.rule == rule
 
 
 def test_a_failure_that_can_be_explained_is_not_waited_over():

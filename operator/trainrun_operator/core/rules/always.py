@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from trainrun_operator.core.decision import Action, ForceDeletePod, StopJob
+from trainrun_operator.core.decision import Action, ForceDeletePod, ReplacePod, StopJob
 from trainrun_operator.core.observed import JobFacts, PodFacts
 from trainrun_operator.core.situation import Situation
 
@@ -38,10 +38,10 @@ def stuck_pods(situation: Situation) -> tuple[Action, ...]:
 
 
 def replaced_pods(situation: Situation) -> tuple[Action, ...]:
-    """A pod whose seat a spare took is removed by force, until it is gone."""
+    """A pod whose seat a spare took is taken from its job and removed by force, until it is gone."""
     uids = situation.attempt.replaced_pods if situation.attempt is not None else ()
     return tuple(
-        ForceDeletePod(pod.name, pod.uid) for pod in situation.observed.pods if pod.uid in uids and not pod.is_departed
+        ReplacePod(pod.name, pod.uid) for pod in situation.observed.pods if pod.uid in uids and not pod.is_departed
     )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from trainrun_operator.core import attempts, backoff, capacity, elastic, nodes, reasons, spares, stall, verdict
 from trainrun_operator.core.capacity import Waiting
 from trainrun_operator.core.choice import Choice
-from trainrun_operator.core.decision import CreateJob, ForceDeletePod
+from trainrun_operator.core.decision import CreateJob, ReplacePod
 from trainrun_operator.core.rules.ending import abort
 from trainrun_operator.core.rules.stopping import time_limit_at
 from trainrun_operator.core.situation import Situation
@@ -111,7 +111,7 @@ def members_replaced(situation: Situation) -> Choice | None:
         "attempt": situation.current.number,
         "pods": "; ".join(f"pod {pod.name}: {why}" for pod, why in gone),
     }
-    remove = tuple(ForceDeletePod(pod.name, pod.uid) for pod in pods)
+    remove = tuple(ReplacePod(pod.name, pod.uid) for pod in pods)
     return Choice(reasons.MEMBERS_REPLACED, facts, status, remove, wake=situation.now, is_suspect=True)
 
 
