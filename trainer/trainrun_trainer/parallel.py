@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from trainrun_api.train_config import ParallelConfig
 
 from trainrun_trainer.errors import ConfigError
+from trainrun_trainer.families import layers
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def parallelize(model: nn.Module, dims: ParallelDims, device: torch.device) -> l
     model.to(device)
     if dims.dp_replicate * dims.dp_shard > 1:
         mesh = _mesh(dims, device)
-        for layer in model.model.layers:  # type: ignore[union-attr]
+        for layer in layers(model):
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
         for module in model.modules():

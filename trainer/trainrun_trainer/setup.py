@@ -24,7 +24,7 @@ from trainrun_trainer.faults import Faults
 from trainrun_trainer.logs import log
 from trainrun_trainer.manifest import config_hash
 from trainrun_trainer.metrics import Metrics
-from trainrun_trainer.model import ATTENTION, build_model, refuse_if_documents_leak
+from trainrun_trainer.model import attention_of, build_model, refuse_if_documents_leak
 from trainrun_trainer.optimizer import make_optimizer, set_step, state_tensors
 from trainrun_trainer.parallel import ParallelDims, Shard, parallel_dims, parallelize
 from trainrun_trainer.plan import Plan, make_plan
@@ -41,6 +41,8 @@ from trainrun_trainer.tokenizer import load_tokenizer
 CHANGEABLE = frozenset({"total_steps", "eval", "export", "parallel", "threads_per_worker"})
 """What another attempt may change: length, cadences, and placement (which may change the bits; that is said)."""
 
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")
+"""What the context is called in config.json: most families, and MPT."""
 OpenStorage = Callable[[str], Storage]
 T = TypeVar("T")
 
@@ -96,7 +98,7 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
 
-    described = _describe(config, data, device, ranks, dims)
+    described = _describe(config, data, device, ranks, dims, attention_of(model))
     checkpoints = Checkpoints(
         storage, ranks, start.claim, state_tensors(shards, optimizer), described,
         env.checkpoint.keep_last, env.checkpoint.keep_every_steps,
@@ -148,13 +150,15 @@ def _whole_model(config: TrainConfig, data: DataManifest) -> tuple[Any, int]:
     return model, size
 
 
-def _describe(config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims) -> dict[str, Any]:
+def _describe(
+    config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims, attention: str
+) -> dict[str, Any]:
     resolved = config.model_dump(mode="json")
     mesh = dims.as_dict()
     return {
         "config": resolved, "config_hash": config_hash(resolved), "data_hash": data.data_hash,
         "numerics": numerics.fingerprint(
-            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, ATTENTION
+            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, attention
         ),
     }  # fmt: skip
 
@@ -187,14 +191,16 @@ def _refuse_rows_beyond_context(config: TrainConfig) -> None:
     if config.model.path is None:
         return
     try:
-        limit = json.loads((Path(config.model.path) / "config.json").read_text()).get("max_position_embeddings")
+        sizes = json.loads((Path(config.model.path) / "config.json").read_text())
     except (OSError, ValueError):
         return  # building the model says so
-    if isinstance(limit, int) and config.data.row_tokens > limit:
-        raise ConfigError(
-            f"config.data.row_tokens={config.data.row_tokens} is longer than the context of "
-            f"config.model.path={config.model.path} (max_position_embeddings={limit}); use {limit} or less"
-        )
+    for name in CONTEXT_NAMES:
+        limit = sizes.get(name)
+        if isinstance(limit, int) and config.data.row_tokens > limit:
+            raise ConfigError(
+                f"config.data.row_tokens={config.data.row_tokens} is longer than the context of "
+                f"config.model.path={config.model.path} ({name}={limit}); use {limit} or less"
+            )
 
 
 def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> None:
