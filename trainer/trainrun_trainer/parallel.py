@@ -33,7 +33,7 @@ class ParallelDims:
 
 @dataclass(frozen=True)
 class Shard:
-    """A parameter: whole as the model sees it, and this rank's piece as the optimizer sees it."""
+    """A trained parameter: whole as the model sees it, and this rank's piece as the optimizer sees it."""
 
     name: str
     whole: nn.Parameter
@@ -77,7 +77,7 @@ def parallel_dims(config: ParallelConfig, world_size: int) -> ParallelDims:
 
 
 def parallelize(model: nn.Module, dims: ParallelDims, device: torch.device) -> list[Shard]:
-    """Shard the model in place (not with one process) and return its parameters in name order."""
+    """Shard the model in place (not with one process) and return what is trained of it, in name order."""
     model.to(device)
     if dims.dp_replicate * dims.dp_shard > 1:
         mesh = _mesh(dims, device)
@@ -88,7 +88,8 @@ def parallelize(model: nn.Module, dims: ParallelDims, device: torch.device) -> l
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
-    return sorted((_shard(name, p) for name, p in model.named_parameters()), key=lambda s: s.name)
+    trained = [_shard(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return sorted(trained, key=lambda shard: shard.name)
 
 
 def sync_gradients(model: nn.Module, is_last: bool) -> None:

@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer import numerics
+from trainrun_trainer.base import base_hash
 from trainrun_trainer.checkpoint import Checkpoints
 from trainrun_trainer.claims import Claim
 from trainrun_trainer.device import open_device
@@ -95,10 +96,11 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
 
     model, vocab_size = _whole_model(config, data)
     refuse_if_documents_leak(model, vocab_size)
+    base = _adapt(config, model, ranks)
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
 
-    described = _describe(config, data, device, ranks, dims, attention_of(model))
+    described = _describe(config, data, device, ranks, dims, attention_of(model), base)
     checkpoints = Checkpoints(
         storage, ranks, start.claim, state_tensors(shards, optimizer), described,
         env.checkpoint.keep_last, env.checkpoint.keep_every_steps,
@@ -150,9 +152,23 @@ def _whole_model(config: TrainConfig, data: DataManifest) -> tuple[Any, int]:
     return model, size
 
 
+def _adapt(config: TrainConfig, model: Any, ranks: Ranks) -> dict[str, str] | None:
+    """Adapters into the model, if the run has them; which model that is, for manifests."""
+    if config.lora is None:
+        return None
+    folder = config.model.path
+    if folder is None:
+        raise ConfigError("config.lora is set, but config.model.path is not; adapters need a pretrained model")
+    from trainrun_trainer.adapters import add_adapters  # peft takes half a second that only its users shall wait
+
+    add_adapters(model, config.lora, folder, config.seed)
+    return {"path": folder, "hash": ranks.decide(lambda: base_hash(Path(folder), f"config.model.path={folder}"))}
+
+
 def _describe(
-    config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims, attention: str
-) -> dict[str, Any]:
+    config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims, attention: str,
+    base: dict[str, str] | None,
+) -> dict[str, Any]:  # fmt: skip
     resolved = config.model_dump(mode="json")
     mesh = dims.as_dict()
     return {
@@ -160,6 +176,7 @@ def _describe(
         "numerics": numerics.fingerprint(
             device, ranks.world_size, mesh, config.threads_per_worker, config.precision, attention
         ),
+        "base": base,
     }  # fmt: skip
 
 
@@ -216,6 +233,12 @@ def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> 
         raise ConfigError(
             f"config.total_steps={now['total_steps']}, but {manifest['step']} steps are trained; raise it, or go back "
             "with resume.from=Step in a new run"
+        )
+    base = described["base"]
+    if base is not None and base["hash"] != manifest["base"]["hash"]:
+        raise ConfigError(
+            f"config.model.path={base['path']} is model {base['hash']}, but the adapters of step {manifest['step']} "
+            f"were trained on {manifest['base']['hash']}; restore that model, or start a new run"
         )
     if manifest["data_hash"] != described["data_hash"]:
         raise ConfigError(
