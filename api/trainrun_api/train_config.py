@@ -132,6 +132,13 @@ class TrainConfig(Strict):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW settings.")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over steps.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Device mesh.")
+    activation_checkpointing: str = Field(
+        "none",
+        max_length=16,
+        pattern=r"^(none|full|every [1-9][0-9]{0,2})$",
+        description="Layers whose activations are computed again in the backward pass instead of kept: none, full, or "
+        "every 2, every 3 ... for each second, third ... layer. Changes memory and time, not one bit of the result.",
+    )
     lora: LoraConfig | None = Field(
         None, description="Adapters on the frozen model of model.path; absent: all weights are trained."
     )

@@ -32,6 +32,7 @@ from trainrun_trainer.plan import Plan, make_plan
 from trainrun_trainer.prepare import DataManifest, open_prepared, prepare
 from trainrun_trainer.progress import ProgressWriter
 from trainrun_trainer.ranks import Ranks
+from trainrun_trainer.recompute import recompute_layers
 from trainrun_trainer.resume import Start, take_start
 from trainrun_trainer.rows import TrainRows, open_held_out
 from trainrun_trainer.state import TrainState
@@ -39,8 +40,8 @@ from trainrun_trainer.stop import StopRequests
 from trainrun_trainer.storage import Storage
 from trainrun_trainer.tokenizer import load_tokenizer
 
-CHANGEABLE = frozenset({"total_steps", "eval", "export", "parallel", "threads_per_worker"})
-"""What another attempt may change: length, cadences, and placement (which may change the bits; that is said)."""
+CHANGEABLE = frozenset({"total_steps", "eval", "export", "activation_checkpointing", "parallel", "threads_per_worker"})
+"""What another attempt may change: length, cadences, memory, and placement (which may change bits; that is said)."""
 
 CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")
 """What the context is called in config.json: most families, and MPT."""
@@ -97,6 +98,7 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     model, vocab_size = _whole_model(config, data)
     refuse_if_documents_leak(model, vocab_size)
     base = _adapt(config, model, ranks)
+    recompute_layers(model, config.activation_checkpointing)
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
 
