@@ -25,7 +25,6 @@ from trainrun_trainer.storage import LocalDirectory
 from tests.trainer.folders import MODELS, VOCABULARY, save_model
 from tests.trainer.runs import Site, tiny_config
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*GenerationConfig.*")
 ALL = sorted(MODELS)
 KINDS_OF_EACH_FAMILY = ["llama", "mistral", "gpt_neox", "falcon 40b", "mpt"]
 
