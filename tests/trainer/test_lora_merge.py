@@ -160,7 +160,7 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, settings: dict[str, A
 
 
 def test_other_shapes_and_places_are_refused(tmp_path: Path) -> None:
-    """A smaller sibling of the base; a folder that is there; what is no adapter at all."""
+    """A smaller sibling of the base; a folder that is there; what is no adapter, or no tensors, at all."""
     own, wide = save_model(tmp_path / "own", "llama"), save_model(tmp_path / "wide", "llama", hidden_size=128)
     adapter = save_adapter(tmp_path / "adapter", own, "llama")
     with pytest.raises(ConfigError, match=r"is for shape \(64, 64\) .* has \(128, 128\) in F32"):
@@ -169,3 +169,12 @@ def test_other_shapes_and_places_are_refused(tmp_path: Path) -> None:
         lora_merge.merge(own, adapter, wide)
     with pytest.raises(ConfigError, match=r"its adapter_config\.json cannot be read"):
         lora_merge.merge(own, wide, tmp_path / "out")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "r": None}))
+    with pytest.raises(ConfigError, match=r"has r=None, expected a number"):
+        lora_merge.merge(own, adapter, tmp_path / "out")
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    (own / "model.safetensors").write_bytes(b"version https://git-lfs")
+    with pytest.raises(ConfigError, match=r"model\.safetensors is no safetensors file .* fetch the base model again"):
+        lora_merge.merge(own, adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -28,6 +28,8 @@ from trainrun_trainer.export import LINEAGE
 
 BLOCK_BYTES = 4 << 20
 """Read at once. About ten of these are in memory: bytes, numbers of 32 bits, and what the allocator keeps."""
+MOST_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 UNDERSTOOD = re.compile(r"^base_model\.model\.(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?$")
 BEYOND = (
@@ -83,6 +85,11 @@ class Adapter:
             raise ConfigError(
                 f"{self.folder}: only plain LoRA and DoRA can be merged here, not {wrong}; merge with peft"
             )
+        for name in ("r", "lora_alpha"):
+            if not isinstance(config.get(name), (int, float)):
+                raise ConfigError(
+                    f"{self.folder}: adapter_config.json has {name}={config.get(name)}, expected a number"
+                )
         return config
 
     @property
@@ -185,12 +192,16 @@ def _header(path: Path) -> tuple[bytes, list[Entry]]:
     """A safetensors file's length and header as they are, and its tensors in the order of their bytes."""
     with open(path, "rb") as stream:
         length = stream.read(8)
-        text = stream.read(int.from_bytes(length, "little"))
-    entries = [
-        Entry(name, facts["dtype"], tuple(facts["shape"]), *facts["data_offsets"])
-        for name, facts in json.loads(text).items()
-        if name != "__metadata__"
-    ]
+        size = int.from_bytes(length, "little")
+        text = stream.read(size) if size < MOST_HEADER_BYTES else b""
+    try:
+        entries = [
+            Entry(name, facts["dtype"], tuple(facts["shape"]), *facts["data_offsets"])
+            for name, facts in json.loads(text).items()
+            if name != "__metadata__"
+        ]
+    except ValueError as error:
+        raise ConfigError(f"{path} is no safetensors file ({error}); fetch the base model again") from error
     return length + text, sorted(entries, key=lambda entry: entry.start)
 
 
