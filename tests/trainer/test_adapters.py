@@ -90,12 +90,14 @@ def test_an_unknown_module_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     [
         pytest.param(1, "llama", {"dropout": 0.2}, id="LoRA with dropout"),
         pytest.param(2, "llama", {"target_modules": EVERY}, id="LoRA on 2 ranks"),
-        pytest.param(2, "gpt_neox", {"use_dora": True}, id="DoRA on 2 ranks"),
+        pytest.param(2, "gpt_neox", {"use_dora": True}, id="DoRA on 2 ranks in bf16"),
     ],
 )
 def test_resume_is_bit_identical(text: Path, tmp_path: Path, world_size: int, kind: str, lora: dict[str, Any]) -> None:
     """Killed after the first save; at the end losses and digests are those of an undisturbed run."""
     site, undisturbed = (site_of(text, tmp_path / name, kind, **lora) for name in ("killed", "undisturbed"))
+    for one in (site, undisturbed):
+        one.changes["precision"] = "bf16" if "use_dora" in lora else "fp32"
     was_killed(site.run(world_size, "kill_in_slot", on_rank=0, nth=12 // world_size * 4), 0)
     site.finish(world_size)
     assert site.resumed_from() == 3
@@ -130,17 +132,20 @@ def test_adapters_are_kept_alone_and_peft_loads_them(text: Path, tmp_path: Path,
 
 
 def test_another_base_model_is_refused(text: Path, tmp_path: Path) -> None:
-    """By its tensors, not by its path; and with the step that was trained on the other one."""
+    """By its tensors, not by its path; on the same one the run goes on, with another number of ranks too."""
     site = site_of(text, tmp_path / "run", "llama")
     site.changes["total_steps"] = 2
     site.finish(1)
+    site.changes["total_steps"] = 3
+    site.finish(2)
+    assert site.resumed_from() == 2
     site.changes["total_steps"] = 4
     weights = Path(site.changes["model"]["path"]) / "model.safetensors"
     tensors = load_file(weights)
     tensors["model.norm.weight"][0] += 1e-3
     save_file(tensors, weights, metadata={"format": "pt"})
     message = only_code(site.run(2), 20)["message"]
-    assert "but the adapters of step 2 were trained on" in message and "restore that model" in message
+    assert "but the adapters of step 3 were trained on" in message and "restore that model" in message
 
 
 def test_a_random_start_has_no_adapters(site: Site) -> None:
