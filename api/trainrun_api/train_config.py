@@ -30,7 +30,9 @@ class Architecture(Strict):
 class ModelConfig(Strict):
     """Which model is trained: random weights of an architecture, or a local Hugging Face folder."""
 
-    family: Literal["llama"] = Field("llama", description="Model family. Others come with a later version.")
+    family: Literal["llama"] = Field(
+        "llama", description="Family of a random start; a folder's config.json says its own."
+    )
     architecture: Architecture | None = Field(
         None, description="Random start with these sizes; exactly one of architecture and path."
     )
@@ -38,7 +40,8 @@ class ModelConfig(Strict):
         None,
         min_length=1,
         max_length=1024,
-        description="Local Hugging Face folder (config.json, safetensors); every key must match.",
+        description="Local Hugging Face folder (config.json, safetensors): Llama, Mistral, Falcon, MPT or GPT-NeoX; "
+        "every key must match.",
     )
 
 
@@ -71,13 +74,18 @@ class ParallelConfig(Strict):
 
 
 class LoraConfig(Strict):
-    """Low-rank adapters. Comes with a later version: refused today."""
+    """Low-rank adapters on a frozen model: checkpoints and export hold the adapters alone (docs/methods.md)."""
 
     r: int = Field(16, ge=1, le=1024, description="Rank.")
-    alpha: float = Field(16.0, gt=0, description="Scale.")
-    target_modules: list[Annotated[str, StringConstraints(max_length=128)]] = Field(
-        default_factory=lambda: ["q_proj", "v_proj"], max_length=32, description="Modules that get adapters."
+    alpha: float = Field(16.0, gt=0, description="Scale: the adapter's product counts alpha / r times.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout ahead of the adapters, seeded by (seed, step, slot).")
+    target_modules: list[Annotated[str, StringConstraints(min_length=1, max_length=128)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Linear modules of each layer that get adapters; empty: the family's queries and values "
+        "(q_proj and v_proj of a Llama).",
     )
+    use_dora: bool = Field(False, description="DoRA: magnitudes of the adapted weights are trained apart.")
 
 
 class EvalConfig(Strict):
@@ -124,7 +132,16 @@ class TrainConfig(Strict):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW settings.")
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig, description="Learning rate over steps.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="Device mesh.")
-    lora: LoraConfig | None = Field(None, description="Adapters; comes with a later version.")
+    activation_checkpointing: str = Field(
+        "none",
+        max_length=16,
+        pattern=r"^(none|full|every [1-9][0-9]{0,2})$",
+        description="Layers whose activations are computed again in the backward pass instead of kept: none, full, or "
+        "every 2, every 3 ... for each second, third ... layer. Changes memory and time, not one bit of the result.",
+    )
+    lora: LoraConfig | None = Field(
+        None, description="Adapters on the frozen model of model.path; absent: all weights are trained."
+    )
     eval: EvalConfig | None = Field(None, description="Held-out evaluation; null: none.")
     sifting: SiftingConfig | None = Field(None, description="Row selection; comes with a later version.")
     export: ExportConfig = Field(default_factory=ExportConfig, description="Final export.")

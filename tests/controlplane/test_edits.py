@@ -90,7 +90,10 @@ EDITS: dict[str, Edit] = {
     "config.optimizer": Edit(config(optimizer={"lr": 0.125}), "next", '\\"lr\\":0.125'),
     "config.schedule": Edit(config(schedule={"warmup_steps": 11}), "next", '\\"warmup_steps\\":11'),
     "config.parallel": Edit(config(parallel={"dp_replicate": 2}), "next", '\\"dp_replicate\\":2'),
-    "config.lora": Edit(config(lora={}), "refused", says=LATER),
+    "config.activation_checkpointing": Edit(
+        config(activation_checkpointing="every 2"), "next", '\\"activation_checkpointing\\":\\"every 2\\"'
+    ),
+    "config.lora": Edit(config(lora={}), "refused", says="adapters are trained on a pretrained model"),
     "config.eval": Edit(config(eval={"every_steps": 44}), "next", '\\"every_steps\\":44'),
     "config.sifting": Edit(config(sifting={}), "refused", says=LATER),
     "config.export": Edit(config(export={"max_shard_bytes": 123000000}), "next", "123000000"),

@@ -63,6 +63,7 @@ def test_packed_documents_do_not_see_each_other() -> None:
         return model(input_ids=input_ids, use_cache=use_cache)
 
     leaky = torch.nn.Module()
+    leaky.config = model.config  # type: ignore[assignment]
     leaky.forward = without_positions  # type: ignore[method-assign,assignment]
     with pytest.raises(ConfigError, match="see each other"):
         refuse_if_documents_leak(leaky, 300)

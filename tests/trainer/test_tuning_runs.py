@@ -83,10 +83,10 @@ def test_a_checkpoint_from_before_a_field_goes_on(text: Path) -> None:
         for name in sorted(set(source) - {"path", "text_field"}):
             del source[name]
     manifest = {"config": then, "step": 3, "data_hash": "x"}
-    _refuse_another_run(manifest, {"config": now, "data_hash": "x"})
+    _refuse_another_run(manifest, {"config": now, "data_hash": "x", "base": None})
     changed = {**now, "data": {**now["data"], "dedupe": {"near": True, "min_similarity": 0.8}}}
     with pytest.raises(ConfigError, match=r"config\.data is "):
-        _refuse_another_run(manifest, {"config": changed, "data_hash": "x"})
+        _refuse_another_run(manifest, {"config": changed, "data_hash": "x", "base": None})
 
 
 def test_bad_instructions_end_a_run_with_21(text: Path, tmp_path: Path, sets: dict[str, Any]) -> None:

@@ -68,7 +68,8 @@ def as_device_error(error: BaseException, batch: str) -> TrainerError | None:
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return DeviceMemoryError(
-            f"device memory exhausted with {batch}; lower micro_batch_rows or data.row_tokens, shard over more workers"
+            f"device memory exhausted with {batch}; use activation_checkpointing=full, lower micro_batch_rows or "
+            "data.row_tokens, or shard over more workers"
         )
     if isinstance(error, torch.AcceleratorError):
         return DeviceSuspect(f"the device failed: {text.splitlines()[0]}")

@@ -1,4 +1,7 @@
-"""The model: a Llama with seeded random weights, or a local Hugging Face folder whose every key must match."""
+"""The model: a Llama with seeded random weights, or a local Hugging Face folder whose every key must match.
+
+What differs between families is in families.py.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from trainrun_api.train_config import ModelConfig
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama as _preloaded  # noqa: F401 - the slow import, before a fork
 
 from trainrun_trainer.errors import ConfigError
+from trainrun_trainer.families import FAMILIES, family_of, refuse_what_cannot_be_isolated, set_dropout
 
-ATTENTION = "sdpa"
 ISOLATION_TOLERANCE = 1e-5
 """Largest difference of logits, relative to the largest logit if that is above 1."""
 PROBE_TOKENS = (11, 7)
@@ -34,11 +38,7 @@ def build_model(
 
 
 def refuse_if_documents_leak(model: Any, vocab_size: int) -> None:
-    """Pack two documents and compare with each alone; ConfigError if one sees the other.
-
-    Positions restart with a document and no attention mask is given: an all-ones mask with packed rows
-    would silently switch the isolation off.
-    """
+    """Pack two documents and compare with each alone; ConfigError if one sees the other."""
     generator = torch.Generator().manual_seed(0)
     documents = [torch.randint(0, vocab_size, (1, length), generator=generator) for length in PROBE_TOKENS]
     places = [torch.arange(length)[None] for length in PROBE_TOKENS]
@@ -58,9 +58,15 @@ def refuse_if_documents_leak(model: Any, vocab_size: int) -> None:
 
 
 def forward(model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-    """Logits [rows, tokens, vocabulary]."""
-    logits: torch.Tensor = model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+    """Logits [rows, tokens, vocabulary]; documents begin where `position_ids` are 0."""
+    isolated = FAMILIES[model.config.model_type].isolation(position_ids)
+    logits: torch.Tensor = model(input_ids=input_ids, use_cache=False, **isolated).logits
     return logits
+
+
+def attention_of(model: Any) -> str:
+    """The attention path, for the numerics fingerprint."""
+    return FAMILIES[model.config.model_type].attention
 
 
 def _random_start(
@@ -78,7 +84,7 @@ def _random_start(
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(  # type: ignore[call-arg]
-            **sizes, vocab_size=vocab_size, attention_dropout=dropout, attn_implementation=ATTENTION,
+            **sizes, vocab_size=vocab_size, attention_dropout=dropout, attn_implementation=FAMILIES["llama"].attention,
             rope_parameters={"rope_type": "default", "rope_theta": rope_theta}, max_position_embeddings=row_tokens,
             bos_token_id=end_of_text, eos_token_id=end_of_text, pad_token_id=None, dtype="float32",
         )
@@ -86,25 +92,31 @@ def _random_start(
 
 
 def _load_folder(path: str, vocab_size: int, dropout: float) -> Any:
-    try:
-        model_type = json.loads((Path(path) / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config.model.path={path}: its config.json cannot be read ({error})") from error
-    if model_type != "llama":
-        raise ConfigError(f"config.model.path={path}: model_type={model_type}; this version trains llama")
-    model: Any
-    info: Any
-    model, info = LlamaForCausalLM.from_pretrained(  # type: ignore[misc]
-        path, dtype=torch.float32, attn_implementation=ATTENTION, attention_dropout=dropout,
-        local_files_only=True, output_loading_info=True, use_safetensors=True,
+    where = f"config.model.path={path}"
+    family = family_of(_model_type(path), where)
+    model_class = getattr(transformers, family.model_class)
+    config = model_class.config_class.from_pretrained(path, local_files_only=True)
+    refuse_what_cannot_be_isolated(config, where)
+    set_dropout(config, family, dropout, where)
+    model, info = model_class.from_pretrained(
+        path, config=config, dtype=torch.float32, attn_implementation=family.attention, local_files_only=True,
+        output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True,
     )  # fmt: skip
     wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     wrong = {kind: keys for kind, keys in wrong.items() if keys}
     if wrong:
-        raise ConfigError(f"config.model.path={path}: its tensors are not the model's: {json.dumps(wrong)[:600]}")
+        raise ConfigError(f"{where}: its tensors are not the model's: {json.dumps(wrong)[:600]}")
     if vocab_size > model.config.vocab_size:
         raise ConfigError(
-            f"config.data.tokenizer has {vocab_size} tokens but config.model.path={path} embeds "
+            f"config.data.tokenizer has {vocab_size} tokens but {where} embeds "
             f"{model.config.vocab_size}; use the tokenizer of that folder"
         )
     return model
+
+
+def _model_type(path: str) -> str | None:
+    try:
+        found = json.loads((Path(path) / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config.model.path={path}: its config.json cannot be read ({error})") from error
+    return None if found is None else str(found)

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from trainrun_api.train_config import ParallelConfig
 
 from trainrun_trainer.errors import ConfigError
+from trainrun_trainer.families import layers
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ParallelDims:
 
 @dataclass(frozen=True)
 class Shard:
-    """A parameter: whole as the model sees it, and this rank's piece as the optimizer sees it."""
+    """A trained parameter: whole as the model sees it, and this rank's piece as the optimizer sees it."""
 
     name: str
     whole: nn.Parameter
@@ -76,18 +77,19 @@ def parallel_dims(config: ParallelConfig, world_size: int) -> ParallelDims:
 
 
 def parallelize(model: nn.Module, dims: ParallelDims, device: torch.device) -> list[Shard]:
-    """Shard the model in place (not with one process) and return its parameters in name order."""
+    """Shard the model in place (not with one process) and return what is trained of it, in name order."""
     model.to(device)
     if dims.dp_replicate * dims.dp_shard > 1:
         mesh = _mesh(dims, device)
-        for layer in model.model.layers:  # type: ignore[union-attr]
+        for layer in layers(model):
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
-    return sorted((_shard(name, p) for name, p in model.named_parameters()), key=lambda s: s.name)
+    trained = [_shard(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return sorted(trained, key=lambda shard: shard.name)
 
 
 def sync_gradients(model: nn.Module, is_last: bool) -> None:

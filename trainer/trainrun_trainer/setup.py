@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer import numerics
+from trainrun_trainer.base import base_hash
 from trainrun_trainer.checkpoint import Checkpoints
 from trainrun_trainer.claims import Claim
 from trainrun_trainer.device import open_device
@@ -24,13 +25,14 @@ from trainrun_trainer.faults import Faults
 from trainrun_trainer.logs import log
 from trainrun_trainer.manifest import config_hash
 from trainrun_trainer.metrics import Metrics
-from trainrun_trainer.model import ATTENTION, build_model, refuse_if_documents_leak
+from trainrun_trainer.model import attention_of, build_model, refuse_if_documents_leak
 from trainrun_trainer.optimizer import make_optimizer, set_step, state_tensors
 from trainrun_trainer.parallel import ParallelDims, Shard, parallel_dims, parallelize
 from trainrun_trainer.plan import Plan, make_plan
 from trainrun_trainer.prepare import DataManifest, open_prepared, prepare
 from trainrun_trainer.progress import ProgressWriter
 from trainrun_trainer.ranks import Ranks
+from trainrun_trainer.recompute import recompute_layers
 from trainrun_trainer.resume import Start, take_start
 from trainrun_trainer.rows import TrainRows, open_held_out
 from trainrun_trainer.state import TrainState
@@ -38,9 +40,11 @@ from trainrun_trainer.stop import StopRequests
 from trainrun_trainer.storage import Storage
 from trainrun_trainer.tokenizer import load_tokenizer
 
-CHANGEABLE = frozenset({"total_steps", "eval", "export", "parallel", "threads_per_worker"})
-"""What another attempt may change: length, cadences, and placement (which may change the bits; that is said)."""
+CHANGEABLE = frozenset({"total_steps", "eval", "export", "activation_checkpointing", "parallel", "threads_per_worker"})
+"""What another attempt may change: length, cadences, memory, and placement (which may change bits; that is said)."""
 
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")
+"""What the context is called in config.json: most families, and MPT."""
 OpenStorage = Callable[[str], Storage]
 T = TypeVar("T")
 
@@ -93,10 +97,12 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
 
     model, vocab_size = _whole_model(config, data)
     refuse_if_documents_leak(model, vocab_size)
+    base = _adapt(config, model, ranks)
+    recompute_layers(model, config.activation_checkpointing)
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
 
-    described = _describe(config, data, device, ranks, dims)
+    described = _describe(config, data, device, ranks, dims, attention_of(model), base)
     checkpoints = Checkpoints(
         storage, ranks, start.claim, state_tensors(shards, optimizer), described,
         env.checkpoint.keep_last, env.checkpoint.keep_every_steps,
@@ -148,14 +154,31 @@ def _whole_model(config: TrainConfig, data: DataManifest) -> tuple[Any, int]:
     return model, size
 
 
-def _describe(config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims) -> dict[str, Any]:
+def _adapt(config: TrainConfig, model: Any, ranks: Ranks) -> dict[str, str] | None:
+    """Adapters into the model, if the run has them; which model that is, for manifests."""
+    if config.lora is None:
+        return None
+    folder = config.model.path
+    if folder is None:
+        raise ConfigError("config.lora is set, but config.model.path is not; adapters need a pretrained model")
+    from trainrun_trainer.adapters import add_adapters  # peft takes half a second that only its users shall wait
+
+    add_adapters(model, config.lora, folder, config.seed)
+    return {"path": folder, "hash": ranks.decide(lambda: base_hash(Path(folder), f"config.model.path={folder}"))}
+
+
+def _describe(
+    config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims, attention: str,
+    base: dict[str, str] | None,
+) -> dict[str, Any]:  # fmt: skip
     resolved = config.model_dump(mode="json")
     mesh = dims.as_dict()
     return {
         "config": resolved, "config_hash": config_hash(resolved), "data_hash": data.data_hash,
         "numerics": numerics.fingerprint(
-            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, ATTENTION
+            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, attention
         ),
+        "base": base,
     }  # fmt: skip
 
 
@@ -187,14 +210,16 @@ def _refuse_rows_beyond_context(config: TrainConfig) -> None:
     if config.model.path is None:
         return
     try:
-        limit = json.loads((Path(config.model.path) / "config.json").read_text()).get("max_position_embeddings")
+        sizes = json.loads((Path(config.model.path) / "config.json").read_text())
     except (OSError, ValueError):
         return  # building the model says so
-    if isinstance(limit, int) and config.data.row_tokens > limit:
-        raise ConfigError(
-            f"config.data.row_tokens={config.data.row_tokens} is longer than the context of "
-            f"config.model.path={config.model.path} (max_position_embeddings={limit}); use {limit} or less"
-        )
+    for name in CONTEXT_NAMES:
+        limit = sizes.get(name)
+        if isinstance(limit, int) and config.data.row_tokens > limit:
+            raise ConfigError(
+                f"config.data.row_tokens={config.data.row_tokens} is longer than the context of "
+                f"config.model.path={config.model.path} ({name}={limit}); use {limit} or less"
+            )
 
 
 def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> None:
@@ -210,6 +235,12 @@ def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> 
         raise ConfigError(
             f"config.total_steps={now['total_steps']}, but {manifest['step']} steps are trained; raise it, or go back "
             "with resume.from=Step in a new run"
+        )
+    base = described["base"]
+    if base is not None and base["hash"] != manifest["base"]["hash"]:
+        raise ConfigError(
+            f"config.model.path={base['path']} is model {base['hash']}, but the adapters of step {manifest['step']} "
+            f"were trained on {manifest['base']['hash']}; restore that model, or start a new run"
         )
     if manifest["data_hash"] != described["data_hash"]:
         raise ConfigError(

@@ -7,7 +7,7 @@ import time
 from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, Outcome
 
 from trainrun_trainer.errors import NumericalFault, SaveFailed, StorageRefused
-from trainrun_trainer.export import Exported, export_model
+from trainrun_trainer.export import Content, Exported, export, whole_model
 from trainrun_trainer.logs import log
 from trainrun_trainer.optimizer import set_learning_rate
 from trainrun_trainer.parallel import collect_gradients
@@ -69,7 +69,7 @@ def train(run: Run) -> Outcome:
 
     if plan.is_eval_due(run.state.step):
         evaluate(run)
-    export(run)
+    export_result(run)
     return outcome(run, ExitCode.DONE, f"trained {plan.total_steps} steps")
 
 
@@ -110,18 +110,27 @@ def evaluate(run: Run) -> None:
     run.progress.stopwatch.lap("evaluate")
 
 
-def export(run: Run) -> None:
+def export_result(run: Run) -> None:
     """Write `export/` from the final weights; every rank returns after it is durable."""
     run.progress.phase("finishing")
     durable = run.checkpoints.durable
     assert durable is not None and durable.step == run.state.step, "the final checkpoint is durable before the export"
-    exported = Exported(run.state.step, durable.state_digest, run.data.data_hash, run.config.model_dump(mode="json"))
-    export_model(
-        run.ranks, run.storage, run.claim, run.model, run.shards, run.data.folder / "tokenizer",
-        run.config.export.max_shard_bytes, exported,
-    )  # fmt: skip
+    config = run.config.model_dump(mode="json")
+    base = run.checkpoints.described["base"]
+    exported = Exported(run.state.step, durable.state_digest, run.data.data_hash, config, base)
+    export(run.ranks, run.storage, run.claim, content_of(run), exported)
     run.ranks.barrier()
     run.progress.stopwatch.lap("export")
+
+
+def content_of(run: Run) -> Content:
+    """What is exported: the whole model, or the adapters alone."""
+    tokenizer = run.data.folder / "tokenizer"
+    if run.config.lora is None:
+        return whole_model(run.model, run.shards, tokenizer, run.config.export.max_shard_bytes)
+    from trainrun_trainer.adapters import adapter_folder  # imported already, by the setup
+
+    return adapter_folder(run.model, run.shards, tokenizer)
 
 
 def note_first_step(run: Run) -> None:

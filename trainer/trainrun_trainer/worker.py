@@ -58,5 +58,8 @@ def _failed(error: TrainerError, env: Environment | None, built: Run | None) -> 
 def _batch(env: Environment | None) -> str:
     if env is None:
         return "an unknown batch"
-    rows, tokens = env.config.micro_batch_rows, env.config.data.row_tokens
-    return f"micro_batch_rows={rows}, data.row_tokens={tokens}, activation checkpointing off"
+    config = env.config
+    return (
+        f"micro_batch_rows={config.micro_batch_rows}, data.row_tokens={config.data.row_tokens}, "
+        f"activation_checkpointing={config.activation_checkpointing}"
+    )

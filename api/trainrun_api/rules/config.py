@@ -56,6 +56,11 @@ def _tokenizer_of_folder(facts: Facts) -> Values | None:
     return {} if broken else OK
 
 
+def _adapted_folder(facts: Facts) -> Values | None:
+    config = facts.spec.config
+    return {} if config is not None and config.lora is not None and config.model.path is None else OK
+
+
 def _chat_template(facts: Facts) -> Values | None:
     data = facts.spec.config.data if facts.spec.config else None
     if data is None or data.tokenizer.path is not None:
@@ -196,6 +201,15 @@ RULES = (
         message="spec.config.data.tokenizer.path is missing beside spec.config.model.path; a pretrained model "
         "understands only its own tokens, so give the folder of its tokenizer",
         check=_tokenizer_of_folder,
+    ),
+    Rule(
+        id="lora-needs-pretrained-model",
+        at="spec.config",
+        child="lora",
+        cel="!has(self.lora) || has(self.model.path)",
+        message="spec.config.lora is set, but spec.config.model.path is not; adapters are trained on a pretrained "
+        "model, so give its folder, or leave lora out to train all weights",
+        check=_adapted_folder,
     ),
     Rule(
         id="chat-template-of-folder",

@@ -36,10 +36,6 @@ def _stage_overlay(facts: Facts) -> Values | None:
     return {} if any({"config", "workers"} & stage.model_fields_set for stage in facts.spec.stages) else OK
 
 
-def _adapters(facts: Facts) -> Values | None:
-    return {} if facts.spec.config and facts.spec.config.lora else OK
-
-
 def _sifting(facts: Facts) -> Values | None:
     return {} if facts.spec.config and facts.spec.config.sifting else OK
 
@@ -104,15 +100,6 @@ RULES = (
         message="spec.config.parallel.tp={got} is not yet available in this version; use 1",
         values={"got": _TP},
         check=_given(lambda facts: facts.spec.config.parallel.tp if facts.spec.config else 1, 1),
-        kind="later",
-    ),
-    Rule(
-        id="lora-later",
-        at="spec.config",
-        child="lora",
-        cel="!has(self.lora)",
-        message="spec.config.lora is not yet available in this version; leave it out to train all weights",
-        check=_adapters,
         kind="later",
     ),
     Rule(

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.train_config import LoraConfig
 from trainrun_api.v1alpha1 import TrainingRunSpec
 
 from trainrun_operator.planner.hardware import MACHINES, Machine
 from trainrun_operator.planner.plan import Wish
-from trainrun_operator.planner.shapes import Shape, nearest
+from trainrun_operator.planner.shapes import DEFAULT_TARGETS, Shape, nearest
 
 
 class CannotPlan(Exception):
@@ -37,11 +38,21 @@ def wish_from_run(
         devices=spec.workers.replicas * spec.workers.devices_per_worker,
         shape=shape,
         is_shape_assumed=parameters is not None,
-        trainable=None if config.lora is None else shape.lora_parameters(config.lora.r, config.lora.target_modules),
+        trainable=None if config.lora is None else _trainable(config.lora, shape),
         row_tokens=config.data.row_tokens,
         micro_batch_rows=config.micro_batch_rows,
         global_batch_rows=config.global_batch_rows,
     )
+
+
+def _trainable(lora: LoraConfig, shape: Shape) -> float:
+    try:
+        return shape.lora_parameters(lora.r, lora.target_modules or DEFAULT_TARGETS)
+    except KeyError as error:
+        raise CannotPlan(
+            f"config.lora.target_modules: {error.args[0]} is no module of a Llama-like layer, which is all that can be "
+            "planned with adapters; give --params and --lora-rank, or plan without lora"
+        ) from error
 
 
 def _machine(instance: str | None) -> Machine:

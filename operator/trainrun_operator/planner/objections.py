@@ -72,8 +72,8 @@ def _memory(plan: Plan) -> Iterator[str]:
     elif plan.memory.total > room:
         yield (
             f"activations do not fit beside the states ({in_bytes(plan.memory.total)} of "
-            f"{in_bytes(chip.memory_bytes)}): recompute them ({in_bytes(plan.recomputed.total)}), "
-            "or share the states over more devices"
+            f"{in_bytes(chip.memory_bytes)}): recompute them with activation_checkpointing=full "
+            f"({in_bytes(plan.recomputed.total)}), or share the states over more devices"
         )
 
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+DEFAULT_TARGETS = ("q_proj", "v_proj")
+"""What gets adapters where a run does not say."""
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -70,6 +70,13 @@ def test_a_folder_s_config_is_read(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(text)
     plan = json.loads(said("-f", str(tmp_path / "run.yaml"), "--json"))
     assert plan["wish"]["parameters"] == 8_030_261_248
+    adapted = text.replace("    precision: bf16\n", "    precision: bf16\n    lora: {TARGETS}\n")
+    (tmp_path / "run.yaml").write_text(adapted.replace("TARGETS", "r: 16"))
+    assert json.loads(said("-f", str(tmp_path / "run.yaml"), "--json"))["wish"]["trainable"] == 6_815_744
+    (tmp_path / "run.yaml").write_text(adapted.replace("TARGETS", "target_modules: [Wqkv]"))
+    assert "config.lora.target_modules: Wqkv is no module of a Llama-like layer" in said(
+        "-f", str(tmp_path / "run.yaml"), code=2
+    )
 
 
 @pytest.mark.parametrize(
