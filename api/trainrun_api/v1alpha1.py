@@ -90,10 +90,16 @@ class ResumeSpec(StrictCamel):
     from_: Literal["Latest", "Never", "Step", "Run"] = Field(
         "Latest",
         alias="from",
-        description="Latest valid checkpoint, Never (refuse old ones), a Step, or another Run's result (later).",
+        description="Latest valid checkpoint, Never (refuse old ones), a Step, or another Run's result: its exported "
+        "model and tokenizer, at step 0 (docs/methods.md).",
     )
     step: int | None = Field(None, ge=0, le=100_000_000, description="With from: Step.")
-    run: str | None = Field(None, min_length=1, max_length=NAME_LIMIT, description="With from: Run.")
+    run: str | None = Field(
+        None,
+        min_length=1,
+        max_length=NAME_LIMIT,
+        description="With from: Run: the name of a run in this namespace, waited for until it has succeeded.",
+    )
 
 
 class FailureRule(StrictCamel):
@@ -282,6 +288,14 @@ class GoodputStatus(LenientCamel):
     accounted_until: str | None = None
 
 
+class ParentStatus(LenientCamel):
+    """The run whose result this one starts from, as it was when the first attempt began."""
+
+    run: str
+    uid: str
+    path: str = Field(description="Its checkpoint.path.")
+
+
 class TrainingRunStatus(LenientCamel):
     """The only memory of a run."""
 
@@ -297,6 +311,7 @@ class TrainingRunStatus(LenientCamel):
     progress: ProgressStatus = Field(default_factory=ProgressStatus)
     checkpoint: CheckpointStatus = Field(default_factory=CheckpointStatus)
     attempts: list[AttemptStatus] = Field(default_factory=list, description="The last 20.")
+    parent: ParentStatus | None = Field(None, description="With resume.from: Run.")
     failure: FailureStatus | None = None
     nodes: NodesStatus = Field(default_factory=NodesStatus)
     replicas: int | None = Field(None, description="Worker pods of the newest attempt, for the scale subresource.")

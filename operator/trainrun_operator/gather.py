@@ -9,9 +9,9 @@ from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
 from trainrun_api.validate import validate
 
 from trainrun_operator.clock import Clock
-from trainrun_operator.cluster import Cluster, Key, Object
+from trainrun_operator.cluster import Cluster, Key, Object, checkpoint_path
 from trainrun_operator.core import capacity
-from trainrun_operator.core.observed import JobFacts, Observed, PodFacts, Rival, RunFacts
+from trainrun_operator.core.observed import JobFacts, Observed, Parent, PodFacts, Rival, RunFacts
 from trainrun_operator.core.pytorchjob import KUEUE_PREFIX
 from trainrun_operator.core.situation import open_attempt
 from trainrun_operator.core.times import from_text
@@ -96,6 +96,7 @@ class Gatherer:
             nodes=nodes,
             progress=self._senses.progress(key, last.number if last else -1),
             rival=self._rival(run, facts),
+            parent=self._parent(key, facts),
             refusal=self._senses.refusal(key),
         )
         return Gathered(observed, run)
@@ -179,6 +180,17 @@ class Gatherer:
         if first is None or first[:2] > mine:
             return None
         return Rival(first[2]["metadata"]["namespace"], first[2]["metadata"]["name"])
+
+    def _parent(self, key: Key, facts: RunFacts) -> Parent | None:
+        """The run that this one starts from; asked for until its result is on record."""
+        if facts.spec is None or facts.spec.resume.run is None or facts.status.parent is not None:
+            return None
+        found = self._cluster.known_run(Key(key.namespace, facts.spec.resume.run))
+        path = checkpoint_path(found) if found is not None else None
+        if found is None or path is None:
+            return None
+        metadata, status = found["metadata"], found.get("status") or {}
+        return Parent(metadata["name"], metadata["uid"], path, status.get("result"))
 
 
 def _spec_version(run: Object) -> tuple[str, int]:

@@ -7,7 +7,10 @@ from trainrun_api.rules.workers import AUTO_RESUME
 from trainrun_operator.cluster import Key
 from trainrun_operator.core.times import from_text
 from trainrun_operator.errors import Refused, Unavailable
+from trainrun_operator.testing.manifests import small_spec
 from trainrun_operator.testing.simulation import Simulation
+
+SMALL = small_spec("small")
 
 
 @pytest.fixture
@@ -322,6 +325,21 @@ def test_a_bad_spec_is_said_and_mended_by_an_edit(sim):
     assert "spec.workers.spares=1" in status["conditions"][0]["message"]
     sim.world.edit_run(key, workers={"replicas": 2, "accelerator": "cpu"})
     assert sim.finish(key)["result"] == "Succeeded"
+
+
+def test_a_run_starts_from_the_result_of_another(sim):
+    """It is told to wait while the other one is missing or trains, and begins with where its result lies."""
+    tuned = {"config": SMALL["config"] | {"model": {}, "data": SMALL["config"]["data"] | {"tokenizer": {}}}}
+    key = sim.world.add_run("tuned", resume={"from": "Run", "run": "base"}, **tuned)
+    sim.run(5)
+    assert sim.world.status(key)["conditions"][0]["reason"] == "ParentMissing"
+    base = sim.world.add_run("base")
+    sim.run(30)
+    assert sim.world.status(key)["conditions"][0]["reason"] == "ParentAwaited"
+    sim.finish(base)
+    status = sim.finish(key)
+    assert status["result"] == "Succeeded"
+    assert (status["parent"]["run"], status["parent"]["path"]) == ("base", "/checkpoints/base")
 
 
 def test_chained_attempts_carry_a_run_across_a_time_limit(sim):

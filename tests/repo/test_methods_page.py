@@ -32,7 +32,9 @@ def test_the_families() -> None:
 
 
 def test_the_configuration() -> None:
-    [block] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    block, chained = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    spec = yaml.safe_load(chained)["spec"]
+    assert (spec["resume"]["from"], spec["config"]["model"], spec["config"]["data"]["tokenizer"]) == ("Run", {}, {})
     config = TrainConfig.model_validate(yaml.safe_load(block))
     assert config.lora is not None and config.lora.r == 16
     assert config.activation_checkpointing == "full"

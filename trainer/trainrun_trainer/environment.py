@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from trainrun_api.contract import Env
+from trainrun_api.contract import CheckpointLayout, Env
 from trainrun_api.train_config import TrainConfig
 from trainrun_api.v1alpha1 import CheckpointSpec
 
@@ -44,15 +45,39 @@ def read_environment(env: Mapping[str, str]) -> Environment:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"config.{field}: {first['msg']}, got {first['input']!r}") from error
+    resume = ResumePolicy.from_dict(_json(env, Env.RESUME))
+    if resume.start == "Run":
+        config = from_result(config, resume)
     attempt = int(env.get(Env.ATTEMPT, "0"))
     generation = int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return Environment(
         run=env.get(Env.RUN, "run"), owner=Owner(env.get(Env.RUN_UID, "local"), attempt, generation),
-        config=config, checkpoint=checkpoint, resume=ResumePolicy.from_dict(_json(env, Env.RESUME)),
+        config=config, checkpoint=checkpoint, resume=resume,
         accelerator=env.get(Env.ACCELERATOR, "cpu"), pod_index=int(env.get(Env.POD_INDEX, "0")),
         local_rank=int(env.get("LOCAL_RANK", "0")),
         progress_dir=env.get(Env.PROGRESS_DIR), faults_dir=env.get(Env.FAULTS),
     )  # fmt: skip
+
+
+def from_result(config: TrainConfig, resume: ResumePolicy) -> TrainConfig:
+    """The configuration with the model and tokenizer of another run's export. ConfigError if it has no such model."""
+    where = f"resume.run={resume.run}"
+    if resume.path is None or resume.path.startswith("s3://"):
+        raise ConfigError(
+            f"{where}: its checkpoint.path={resume.path} is no folder; copy its export/ to a volume of the workers and "
+            "name that as config.model.path and config.data.tokenizer.path"
+        )
+    folder = Path(resume.path) / CheckpointLayout.EXPORT
+    if not (folder / CheckpointLayout.MANIFEST).exists():
+        raise ConfigError(f"{where}: {folder} is no complete export; mount that run's volume at the same place")
+    if (folder / "adapter_config.json").exists():
+        raise ConfigError(
+            f"{where}: {folder} holds adapters and no model; merge them with python -m trainrun_trainer.lora_merge and "
+            "name the merged folder as config.model.path"
+        )
+    model = config.model.model_copy(update={"path": str(folder)})
+    tokenizer = config.data.tokenizer.model_copy(update={"path": str(folder)})
+    return config.model_copy(update={"model": model, "data": config.data.model_copy(update={"tokenizer": tokenizer})})
 
 
 def current() -> Environment:

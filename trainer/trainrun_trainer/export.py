@@ -38,6 +38,8 @@ class Exported:
     state_digest: str
     data_hash: str
     config: dict[str, Any]
+    parent: dict[str, Any] | None
+    """Lineage of the pretrained model, if a run of ours made it."""
     base: dict[str, Any] | None
     """Of adapters: the model that they were trained on."""
 
@@ -142,11 +144,18 @@ def _put_tensors(storage: Storage, name: str, tensors: dict[str, torch.Tensor]) 
     storage.put(f"{CheckpointLayout.EXPORT}/{name}", to_safetensors(tensors, metadata={"format": "pt"}))
 
 
+def lineage_of(folder: Path) -> dict[str, Any] | None:
+    """Of an export of ours; None for a model from elsewhere."""
+    path = folder / LINEAGE
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
 def _finish(storage: Storage, claim: Claim, texts: dict[str, bytes], exported: Exported) -> None:
     lineage = {
         "schema": SCHEMA, "step": exported.step, "state_digest": exported.state_digest, "data_hash": exported.data_hash,
         "run_uid": claim.owner.run_uid, "claims": read_claims(storage), "config": exported.config,
-        "base": exported.base,
+        "parent": exported.parent, "base": exported.base,
     }  # fmt: skip
     for name, text in {**texts, LINEAGE: json.dumps(lineage, indent=1).encode()}.items():
         storage.put(f"{CheckpointLayout.EXPORT}/{name}", text)

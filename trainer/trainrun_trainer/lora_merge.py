@@ -24,7 +24,7 @@ from trainrun_api.contract import SCHEMA, CheckpointLayout
 
 from trainrun_trainer.base import base_hash, tensor_files
 from trainrun_trainer.errors import ConfigError, TrainerError
-from trainrun_trainer.export import LINEAGE
+from trainrun_trainer.export import LINEAGE, lineage_of
 
 BLOCK_BYTES = 4 << 20
 """Read at once. About ten of these are in memory: bytes, numbers of 32 bits, and what the allocator keeps."""
@@ -127,7 +127,7 @@ def merge(base: Path, adapter_folder: Path, out: Path) -> int:
     if out.exists():
         raise ConfigError(f"{out} exists already; name a folder that does not, or remove it")
     hashed = base_hash(base, str(base))
-    lineage = _adapter_lineage(adapter_folder)
+    lineage = lineage_of(adapter_folder)
     trained_on = (lineage or {}).get("base") or {"hash": hashed}
     if trained_on["hash"] != hashed:
         raise ConfigError(
@@ -149,13 +149,6 @@ def merge(base: Path, adapter_folder: Path, out: Path) -> int:
     (partial / LINEAGE).write_text(json.dumps(told, indent=1))
     os.rename(partial, out)
     return len(adapter.names)
-
-
-def _adapter_lineage(folder: Path) -> dict[str, Any] | None:
-    """Of an export of ours; None for an adapter from elsewhere."""
-    path = folder / LINEAGE
-    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return found
 
 
 def _refuse_what_does_not_fit(adapter: Adapter, base: Path, entries: dict[str, Entry]) -> None:

@@ -31,11 +31,14 @@ class ResumePolicy:
 
     start: Literal["Latest", "Never", "Step", "Run"] = "Latest"
     step: int | None = None
+    run: str | None = None
+    path: str | None = None
+    """checkpoint.path of that run."""
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ResumePolicy:
         """From the JSON that the operator passes on."""
-        return cls(raw.get("from", raw.get("from_", "Latest")), raw.get("step"))
+        return cls(raw.get("from", raw.get("from_", "Latest")), raw.get("step"), raw.get("run"), raw.get("path"))
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,10 @@ def _choose(
 ) -> tuple[dict[str, Any] | None, list[str]]:
     is_first = not any(c["run_uid"] == owner.run_uid for c in claims)
     candidates = history(storage, claims)
-    if policy.start == "Run":
-        raise ConfigError("resume.from=Run is not yet available; use Latest, Never or Step")
-    if policy.start == "Never" and is_first and candidates:
+    if policy.start in ("Never", "Run") and is_first and candidates:
         raise ConfigError(
-            "resume.from=Never, but checkpoint.path already holds checkpoints of another run; choose an empty path"
+            f"resume.from={policy.start}, but checkpoint.path already holds checkpoints of another run; choose an "
+            "empty path"
         )
     if policy.start == "Step" and is_first:
         return _exactly(storage, candidates, policy.step), []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, Outcome
 
 from trainrun_trainer.errors import NumericalFault, SaveFailed, StorageRefused
-from trainrun_trainer.export import Content, Exported, export, whole_model
+from trainrun_trainer.export import Content, Exported, export, lineage_of, whole_model
 from trainrun_trainer.logs import log
 from trainrun_trainer.optimizer import set_learning_rate
 from trainrun_trainer.parallel import collect_gradients
@@ -117,7 +118,8 @@ def export_result(run: Run) -> None:
     assert durable is not None and durable.step == run.state.step, "the final checkpoint is durable before the export"
     config = run.config.model_dump(mode="json")
     base = run.checkpoints.described["base"]
-    exported = Exported(run.state.step, durable.state_digest, run.data.data_hash, config, base)
+    parent = lineage_of(Path(run.config.model.path)) if run.config.model.path is not None else None
+    exported = Exported(run.state.step, durable.state_digest, run.data.data_hash, config, parent, base)
     export(run.ranks, run.storage, run.claim, content_of(run), exported)
     run.ranks.barrier()
     run.progress.stopwatch.lap("export")

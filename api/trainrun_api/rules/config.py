@@ -28,47 +28,6 @@ def _world(facts: Facts) -> int:
     return facts.spec.workers.replicas * facts.spec.workers.devices_per_worker
 
 
-def _one_of(first: str, second: str) -> dict[str, str]:
-    return {
-        "got": f"has(self.{first}) ? 'both {first} and {second}' : 'neither {first} nor {second}'",
-    }
-
-
-def _one_model(facts: Facts) -> Values | None:
-    model = facts.spec.config.model if facts.spec.config else None
-    return OK if model is None else _exactly_one(model.architecture, model.path, "architecture")
-
-
-def _one_tokenizer(facts: Facts) -> Values | None:
-    tokenizer = facts.spec.config.data.tokenizer if facts.spec.config else None
-    return OK if tokenizer is None else _exactly_one(tokenizer.vocab_size, tokenizer.path, "vocab_size")
-
-
-def _exactly_one(first: object, second: object, name: str) -> Values | None:
-    if (first is None) != (second is None):
-        return OK
-    return {"got": f"neither {name} nor path" if first is None else f"both {name} and path"}
-
-
-def _tokenizer_of_folder(facts: Facts) -> Values | None:
-    config = facts.spec.config
-    broken = config is not None and config.model.path is not None and config.data.tokenizer.path is None
-    return {} if broken else OK
-
-
-def _adapted_folder(facts: Facts) -> Values | None:
-    config = facts.spec.config
-    return {} if config is not None and config.lora is not None and config.model.path is None else OK
-
-
-def _chat_template(facts: Facts) -> Values | None:
-    data = facts.spec.config.data if facts.spec.config else None
-    if data is None or data.tokenizer.path is not None:
-        return OK
-    is_chat = any(source.instruct and source.instruct.messages_field for source in data.sources.values())
-    return {} if is_chat else OK
-
-
 def _heads_divide(facts: Facts) -> Values | None:
     a = _architecture(facts.spec.config)
     if a is None or a.hidden_size % a.num_attention_heads == 0:
@@ -173,54 +132,6 @@ _SAYS_NOTHING_NEW = (
 )
 
 RULES = (
-    Rule(
-        id="one-model-start",
-        at="spec.config.model",
-        child=None,
-        cel="has(self.architecture) != has(self.path)",
-        message="spec.config.model has {got}; give exactly one: architecture for a random start, path for a "
-        "Hugging Face folder",
-        values=_one_of("architecture", "path"),
-        check=_one_model,
-    ),
-    Rule(
-        id="one-tokenizer",
-        at="spec.config.data.tokenizer",
-        child=None,
-        cel="has(self.vocab_size) != has(self.path)",
-        message="spec.config.data.tokenizer has {got}; give exactly one: vocab_size to train one on the run's text, "
-        "path for a folder with tokenizer files",
-        values=_one_of("vocab_size", "path"),
-        check=_one_tokenizer,
-    ),
-    Rule(
-        id="tokenizer-of-pretrained-model",
-        at="spec.config",
-        child="data",
-        cel="!has(self.model.path) || has(self.data.tokenizer.path)",
-        message="spec.config.data.tokenizer.path is missing beside spec.config.model.path; a pretrained model "
-        "understands only its own tokens, so give the folder of its tokenizer",
-        check=_tokenizer_of_folder,
-    ),
-    Rule(
-        id="lora-needs-pretrained-model",
-        at="spec.config",
-        child="lora",
-        cel="!has(self.lora) || has(self.model.path)",
-        message="spec.config.lora is set, but spec.config.model.path is not; adapters are trained on a pretrained "
-        "model, so give its folder, or leave lora out to train all weights",
-        check=_adapted_folder,
-    ),
-    Rule(
-        id="chat-template-of-folder",
-        at="spec.config.data",
-        child="tokenizer",
-        cel="has(self.tokenizer.path) || !self.sources.exists(k, has(self.sources[k].instruct) && "
-        "has(self.sources[k].instruct.messages_field))",
-        message="spec.config.data.tokenizer.path is missing beside a source with instruct.messages_field; "
-        "conversations are rendered by a chat template, so give the folder of a tokenizer that has one",
-        check=_chat_template,
-    ),
     Rule(
         id="heads-divide-hidden-size",
         at=_ARCHITECTURE,

@@ -74,15 +74,6 @@ RULES = (
         kind="later",
     ),
     Rule(
-        id="resume-run-later",
-        at="spec.resume",
-        child="from",
-        cel="!has(self.from) || self.from != 'Run'",
-        message="spec.resume.from=Run is not yet available in this version; use Latest, Never or Step",
-        check=_given(lambda facts: facts.spec.resume.from_, "Latest", "Never", "Step"),
-        kind="later",
-    ),
-    Rule(
         id="node-repair-later",
         at="spec.health",
         child="nodeRepair",

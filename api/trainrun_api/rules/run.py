@@ -66,6 +66,11 @@ def _only_with(word: str, name: str) -> Callable[[Facts], Values | None]:
     return check
 
 
+def _of_itself(facts: Facts) -> Values | None:
+    got = facts.spec.resume.run
+    return {"got": got} if got is not None and got == facts.name else OK
+
+
 def _stage_twice(facts: Facts) -> Values | None:
     names = [stage.name for stage in facts.spec.stages]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -203,6 +208,16 @@ RULES = (
         message="spec.resume.run={got} contradicts spec.resume.from={from}; use from: Run, or leave run out",
         values={"got": "self.run", "from": _FROM},
         check=_only_with("Run", "run"),
+    ),
+    Rule(
+        id="resume-run-itself",
+        at="",
+        child="spec.resume.run",
+        cel="!has(self.spec.resume) || !has(self.spec.resume.run) || self.spec.resume.run != self.metadata.name",
+        message="spec.resume.run={got} is this run itself; name the run whose result it starts from, or use from: "
+        "Latest to go on with its own checkpoints",
+        values={"got": "self.spec.resume.run"},
+        check=_of_itself,
     ),
     Rule(
         id="stage-names-unique",

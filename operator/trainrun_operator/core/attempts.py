@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from trainrun_api.contract import Label
-from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, StopStatus, TrainingRunStatus
+from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, ParentStatus, StopStatus, TrainingRunStatus
 
 from trainrun_operator.core.elastic import GANG_INCOMPLETE, nodes_for_all
 from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
@@ -68,6 +68,9 @@ def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> t
         "replicas": attempt.replicas,
         "selector": f"{Label.RUN}={observed.run.name}",
     }
+    parent = observed.parent
+    if parent is not None:  # for good: it may be deleted, and made again with another result
+        update["parent"] = ParentStatus(run=parent.name, uid=parent.uid, path=parent.path)
     return situation.status.model_copy(update=update), attempt
 
 

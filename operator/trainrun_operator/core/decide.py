@@ -56,6 +56,7 @@ NO_OPEN_ATTEMPT: tuple[Rule, ...] = (
     starting.run_suspended,
     starting.previous_run_terminating,
     starting.checkpoint_path_in_use,
+    starting.parent_awaited,
     starting.restart_delayed,
     starting.attempt_starts,
 )

@@ -168,6 +168,16 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The run that `spec.resume.run` names, if it exists."""
+
+    name: str
+    uid: str
+    path: str
+    result: str | None
+
+
+@dataclass(frozen=True)
 class Refusal:
     """The cluster refused the job of an attempt; a person must act."""
 
@@ -187,4 +197,6 @@ class Observed:
     nodes: NodesFacts = field(default_factory=NodesFacts)
     progress: ProgressFacts = field(default_factory=ProgressFacts)
     rival: Rival | None = None
+    parent: Parent | None = None
+    """None: it does not exist, or is not asked for."""
     refusal: Refusal | None = None

@@ -88,19 +88,30 @@ def template(
 
 
 def contract_environment(
-    *, run: str, uid: str, attempt: int, job: str, replicas: int, spares: int, stage: str, spec: TrainingRunSpec
+    *,
+    run: str,
+    uid: str,
+    attempt: int,
+    job: str,
+    replicas: int,
+    spares: int,
+    stage: str,
+    spec: TrainingRunSpec,
+    parent_path: str | None = None,
 ) -> list[dict[str, Any]]:
     """What agent and trainer are told (design section 5), plus torchrun's processes per node.
 
     training-operator 1.7 does not turn `spec.nprocPerNode` of an elastic job into a variable, so it is set here too.
     """
-    workers = spec.workers
+    workers, resume = spec.workers, spec.resume.model_dump(mode="json", by_alias=True)
+    if parent_path is not None:
+        resume["path"] = parent_path.removeprefix("file://")
     values: dict[str, str] = {
         Env.RUN: run,
         Env.RUN_UID: uid,
         Env.ATTEMPT: str(attempt),
         Env.STAGE: stage,
-        Env.RESUME: _compact(spec.resume.model_dump(mode="json", by_alias=True)),
+        Env.RESUME: _compact(resume),
         Env.CHECKPOINT: _compact(spec.checkpoint.model_dump(mode="json", by_alias=True, exclude={"path"})),
         Env.CHECKPOINT_PATH: spec.checkpoint.path.removeprefix("file://"),
         Env.ACCELERATOR: workers.accelerator,

@@ -51,8 +51,17 @@ def render(
     job = job_name(name, attempt)
     stage = next((stage.name for stage in spec.stages if stage.kind == DEFAULT_STAGE), DEFAULT_STAGE)
     labels = {**_kueue_labels(metadata), MANAGED_BY: "trainrun", Label.RUN: name, Label.ATTEMPT: str(attempt)}
+    parent = (run.get("status") or {}).get("parent") or {}
     env = contract_environment(
-        run=name, uid=uid, attempt=attempt, job=job, replicas=replicas, spares=spares, stage=stage, spec=spec
+        run=name,
+        uid=uid,
+        attempt=attempt,
+        job=job,
+        replicas=replicas,
+        spares=spares,
+        stage=stage,
+        spec=spec,
+        parent_path=parent.get("path"),
     )
     pod = overlay(template(spec, job, env, agent_image), spec.workers.template.as_dict())
     pod["metadata"]["labels"] |= {**labels, Label.STAGE: stage}

@@ -93,6 +93,36 @@ CHECKPOINT_PATH_IN_USE = _outcome(
     meaning="An older run that is not over writes to the same checkpoint path; two writers would ruin it.",
     todo="Give this run a path of its own under a new name, or end the older run.",
 )
+PARENT_MISSING = _outcome(
+    "ParentMissing",
+    "Stalled",
+    "Stalled",
+    "Warning",
+    "userFault",
+    "spec.resume.run={run} does not exist in this namespace; create that run, or this one with another spec.resume.",
+    meaning="The run whose result this one starts from is not there; it is looked for every 15 s.",
+    todo="Create that run, or make this one anew with the right name.",
+)
+PARENT_AWAITED = _outcome(
+    "ParentAwaited",
+    "Pending",
+    "Reconciling",
+    "Normal",
+    "waitingCapacity",
+    "Waits for run {run} to succeed; this one starts from its result.",
+    meaning="With resume.from: Run, the named run is not over yet; this one holds nothing meanwhile.",
+    todo="Nothing; it starts by itself.",
+)
+PARENT_FAILED = _outcome(
+    "ParentFailed",
+    "Stalled",
+    "Stalled",
+    "Warning",
+    "userFault",
+    "Run {run}, whose result this one starts from, has failed; create it anew under its name, or delete this run.",
+    meaning="With resume.from: Run, the named run ended without a result.",
+    todo="Mend that run and create it anew; this one starts when it has succeeded.",
+)
 SUSPENDED = _outcome(
     "Suspended",
     "Suspended",

@@ -163,7 +163,10 @@ class LocalCluster:
         return self._store.get("TrainingRun", key)
 
     def known_run(self, key: Key) -> Object | None:
-        """Reads are live here."""
+        """Reads are live here; another run is known by what it left in the same workdir."""
+        if key.name != self._dir.name:
+            found: Object | None = read_json(RunDir(self._dir.root.parent / key.name).status)
+            return found
         return self._store.get("TrainingRun", key)
 
     def note_run(self, run: Object) -> None:

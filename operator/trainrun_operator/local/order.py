@@ -58,6 +58,20 @@ def checked_manifest(file: Path) -> Object:
     return manifest
 
 
+def refuse_without_parent(manifest: Object, workdir: Path) -> None:
+    """Nothing would ever start a run that has to come first. Raises ManifestRefusedError."""
+    parent = (manifest["spec"].get("resume") or {}).get("run")
+    if parent is None:
+        return
+    found = stored_run(RunDir(workdir / parent))
+    result = result_of(found) if found is not None else None
+    if result != "Succeeded":
+        state = "is not there" if found is None else f"has not succeeded (result: {result or 'none yet'})"
+        raise ManifestRefusedError(
+            f"spec.resume.run={parent} {state} in {workdir}; run it there first, this one starts from its result"
+        )
+
+
 def planned_faults(faults: Sequence[str], spec: Object) -> Plan:
     """Faults of the command line against this spec. Raises UnknownFaultError."""
     if not faults:

@@ -6,6 +6,7 @@ machine share both.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,10 @@ def environment_of(pod: Object, ports: Ports, places: Places, inherited: Mapping
         "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONUNBUFFERED": "1",
     }
+    resume = json.loads(env.get(Env.RESUME) or "{}")
+    if "path" in resume:  # of another run, whose folder lies beside ours
+        resume["path"] = str(places.checkpoints.parents[1] / resume["run"] / places.checkpoints.name)
+        env[Env.RESUME] = json.dumps(resume)
     if "PET_RDZV_ENDPOINT" in env:
         env["PET_RDZV_ENDPOINT"] = f"{LOOPBACK}:{ports.rendezvous}"
     return env

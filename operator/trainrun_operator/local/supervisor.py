@@ -28,6 +28,7 @@ from trainrun_operator.local.order import (
     earlier_start,
     number_of_slots,
     planned_faults,
+    refuse_without_parent,
     result_of,
     verdict_of,
 )
@@ -56,6 +57,8 @@ def supervise(order: Order, observer: Observer) -> Exit:
         earlier = earlier_start(run_dir, manifest)
         if earlier is not None and result_of(earlier) is not None:
             return _say_over(run_dir, earlier, observer)
+        if earlier is None:
+            refuse_without_parent(manifest, order.workdir)
         run_dir.make()
         folder = str((order.folder or order.file.resolve().parent).resolve())
         desired = {"manifest": manifest, "folder": folder, "nodes": number_of_slots(order, manifest["spec"])}

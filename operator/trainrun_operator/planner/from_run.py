@@ -76,6 +76,8 @@ def _shape(config: Mapping[str, Any], folder: Path) -> Shape:
     model = config["model"]
     if model["architecture"] is not None:
         return shape_from(model["architecture"], _vocabulary(config["data"]["tokenizer"], folder))
+    if model["path"] is None:
+        raise CannotPlan("spec.resume.run gives the model, whose sizes are not known here; give --params")
     path = folder / model["path"] / "config.json"
     try:
         sizes = json.loads(path.read_text(encoding="utf-8"))

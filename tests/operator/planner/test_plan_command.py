@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from trainrun_operator.cli.app import app
 from trainrun_operator.planner.hardware import MACHINES
 from trainrun_operator.planner.memory import HEADROOM
@@ -52,6 +53,18 @@ def test_a_run_s_file_says_nearly_all() -> None:
     assert plan["wish"]["tokens"] == 200 * 8 * 128
     assert plan["wish"]["is_shape_assumed"] is False
     assert json.loads(said("-f", str(LOCAL), "--instance", "p5.48xlarge", "--devices", "8", "--json"))["nodes"] == 1
+
+
+def test_a_file_whose_model_is_another_runs_result(tmp_path: Path) -> None:
+    """Its sizes stand nowhere in the file."""
+    run = yaml.safe_load(LOCAL.read_text())
+    run["spec"]["resume"] = {"from": "Run", "run": "base"}
+    run["spec"]["config"]["model"] = {}
+    run["spec"]["config"]["data"]["tokenizer"] = {}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    asked = ("-f", str(tmp_path / "run.yaml"), "--instance", "p5.48xlarge")
+    assert "spec.resume.run gives the model, whose sizes are not known here; give --params" in said(*asked, code=2)
+    assert said(*asked, "--params", "8B").startswith("8B parameters")
 
 
 def test_a_file_whose_model_lies_elsewhere(tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ RIVAL_SECONDS = 15.0
 """The other run's end is no event of this one, so it is looked for this often."""
 
 
+PARENT_SECONDS = 15.0
+"""As that of the run that this one starts from."""
+
+
 def run_suspended(situation: Situation) -> Choice | None:
     """spec.suspend: nothing runs until it is false again; then the next attempt resumes."""
     if not situation.spec.suspend:
@@ -39,6 +43,21 @@ def checkpoint_path_in_use(situation: Situation) -> Choice | None:
         return None
     wake = situation.now + timedelta(seconds=RIVAL_SECONDS)
     return Choice(reasons.CHECKPOINT_PATH_IN_USE, {"rival": f"{rival.namespace}/{rival.name}"}, wake=wake)
+
+
+def parent_awaited(situation: Situation) -> Choice | None:
+    """resume.from: Run: it starts when that run has succeeded; one that failed or does not exist is told."""
+    wanted, parent = situation.spec.resume.run, situation.observed.parent
+    if wanted is None or situation.status.parent is not None:
+        return None
+    wake = situation.now + timedelta(seconds=PARENT_SECONDS)
+    if parent is None:
+        return Choice(reasons.PARENT_MISSING, {"run": wanted}, wake=wake)
+    if parent.result is None:
+        return Choice(reasons.PARENT_AWAITED, {"run": wanted}, wake=wake)
+    if parent.result != "Succeeded":
+        return Choice(reasons.PARENT_FAILED, {"run": wanted}, wake=wake)
+    return None
 
 
 def restart_delayed(situation: Situation) -> Choice | None:
