@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from trainrun_trainer.merging.merge import run
 from trainrun_trainer.model_folder import ModelFolder
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.trainer.memory import peak_kib
 from tests.trainer.models import save, tiny, tokenizer
 from tests.trainer.oracle import MERGEKIT, python_with
 
@@ -249,24 +249,13 @@ def test_the_command_merges_and_refuses_in_one_sentence(
         assert words in str(ended.value) and "\n" not in str(ended.value)
 
 
-MEASURED = """
-import sys
-from pathlib import Path
-import torch
+MERGED = """
 from trainrun_trainer.merging.config import MergeConfig
 from trainrun_trainer.merging.merge import run
 
-def kib(word):
-    return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(word))
-
-torch.set_num_threads(1)
-root = Path(sys.argv[1])
-for size in ("small", "large"):
-    before = kib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+def work(size):
     models = [str(root / f"{size}{i}") for i in range(2)]
     run(MergeConfig(method="ties"), {"models": models, "out": str(root / f"{size}-out")})
-print(kib("VmHWM") - before)
 """
 
 
@@ -279,5 +268,4 @@ def test_memory_is_a_few_tensors_whatever_the_models_size(tmp_path: Path) -> Non
             (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 512}')
             torch.manual_seed(number)
             save_file({f"layer{i:02}": torch.randn(1024, 1024) for i in range(count)}, folder / "model.safetensors")
-    done = subprocess.run([sys.executable, "-c", MEASURED, tmp_path], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 80_000
+    assert peak_kib(MERGED, tmp_path) < 80_000
