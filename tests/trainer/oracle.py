@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MERGEKIT = "mergekit==0.1.5"
+LM_EVAL = "lm-eval[hf]==0.4.13"
 
 
 def cache() -> Path:

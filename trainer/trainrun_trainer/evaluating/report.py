@@ -17,7 +17,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     columns = list(result["columns"])
     lines = ["# Evaluation", "", f"| measure | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
     for title, values in measures(result):
-        cells = [_cell(values.get(column)) for column in columns]
+        cells = [cell(values.get(column)) for column in columns]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += ["", "Perplexity: lower is better. All other measures: higher is better.", ""]
     lines += [f"- **{warning}**" for warning in result["warnings"]]
@@ -43,9 +43,12 @@ def measures(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]
         yield f"lm-eval {name}", columns
 
 
-def _cell(value: float | None) -> str:
+def cell(value: float | None) -> str:
+    """A number for people; whole ones as they are, and what was not measured as a dash."""
     if value is None:
         return "-"
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 

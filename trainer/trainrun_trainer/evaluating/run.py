@@ -27,7 +27,7 @@ def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises TrainerError.
     """
-    folders = {BASELINE: Path(inputs[BASELINE]), MODEL: Path(inputs[MODEL])}
+    folders = [(name, Path(inputs[name])) for name in (BASELINE, MODEL)]
     out = Path(inputs["out"])
     out.mkdir(parents=True, exist_ok=True)
     result = evaluate(config, folders, out)
@@ -40,16 +40,19 @@ def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def evaluate(config: Tasks, folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """Every task of every folder, by column; the first column is what the others are compared with."""
+def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path) -> dict[str, Any]:
+    """Every task of every (column, folder); the first column is what the others are compared with.
+
+    A folder is needed only until the next is asked for.
+    """
     if not (config.perplexity or config.questions or config.labels or config.lm_eval):
         raise ConfigError("the tasks file names nothing to measure; give perplexity, questions, labels or lm_eval")
     result: dict[str, Any] = {
-        "columns": {name: ModelFolder(folder).facts() for name, folder in folders.items()},
-        "tasks": config.model_dump(mode="json"), "perplexity": {}, "questions": {}, "labels": {}, "lm_eval": {},
-        "samples": [], "warnings": [],
+        "columns": {}, "tasks": config.model_dump(mode="json"), "perplexity": {}, "questions": {}, "labels": {},
+        "lm_eval": {}, "samples": [], "warnings": [],
     }  # fmt: skip
-    for column, folder in folders.items():
+    for column, folder in folders:
+        result["columns"][column] = ModelFolder(folder).facts()
         loaded = Loaded.open(folder, config)
         for name, texts in config.perplexity.items():
             measured = perplexity(loaded, texts, f"perplexity.{name}")
@@ -63,7 +66,7 @@ def evaluate(config: Tasks, folders: Mapping[str, Path], out: Path) -> dict[str,
             suites = run_suites(config.lm_eval, folder, out / "lm_eval" / column, config.accelerator)
             for name, value in suites.items():
                 result["lm_eval"].setdefault(name, {})[column] = value
-    result["warnings"] = list(_losses(config, result["perplexity"], next(iter(folders))))
+    result["warnings"] = list(_losses(config, result["perplexity"]))
     return result
 
 
@@ -74,7 +77,7 @@ def _ask(config: Tasks, name: str, loaded: Loaded, column: str, result: dict[str
     answers = {column: generate(loaded, questions, task, field)}
     if name not in result["questions"]:
         for other, path in task.outputs.items():
-            if "files" in result["columns"].get(other, {}):
+            if other in (BASELINE, MODEL):
                 raise ConfigError(f"{field}.outputs.{other}: a model's column has that name; choose another")
             answers[other] = read_outputs(path, len(questions), f"{field}.outputs.{other}")
             result["columns"].setdefault(other, {"path": path})
@@ -84,10 +87,11 @@ def _ask(config: Tasks, name: str, loaded: Loaded, column: str, result: dict[str
             result["samples"].append({"set": name, "column": of, **question.facts(), "output": text})
 
 
-def _losses(config: Tasks, found: Mapping[str, Columns], first: str) -> Iterable[str]:
+def _losses(config: Tasks, found: Mapping[str, Columns]) -> Iterable[str]:
     """Sentences about sets on which a model has become worse than the task allows."""
     for name, columns in found.items():
         most = config.perplexity[name].max_ratio
+        first = next(iter(columns))
         before = columns[first]["perplexity"]
         for column, of in columns.items():
             if most is not None and of["perplexity"] > most * before:

@@ -18,6 +18,8 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.tasks import Tasks
 from trainrun_trainer.tokenizer import load_tokenizer
 
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")
+"""What most families call it in config.json, and MPT."""
 USUAL_CONTEXT = 2048
 """Where a configuration does not say how long a row may be."""
 
@@ -65,7 +67,8 @@ class Loaded:
     @property
     def context(self) -> int:
         """Most tokens of a row."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or USUAL_CONTEXT)
+        told = (getattr(self.model.config, name, None) for name in CONTEXT_NAMES)
+        return int(next((limit for limit in told if limit), USUAL_CONTEXT))
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text as it is, without any that mark its ends."""
