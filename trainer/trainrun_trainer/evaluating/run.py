@@ -66,6 +66,8 @@ def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path) -> d
             suites = run_suites(config.lm_eval, folder, out / "lm_eval" / column, config.accelerator)
             for name, value in suites.items():
                 result["lm_eval"].setdefault(name, {})[column] = value
+    models_first = sorted(result["columns"].items(), key=lambda column: "files" not in column[1])
+    result["columns"] = dict(models_first)
     result["warnings"] = list(_losses(config, result["perplexity"]))
     return result
 
