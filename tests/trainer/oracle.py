@@ -40,10 +40,10 @@ def _install(requirement: str, target: Path) -> None:
     making = target.with_name(f".{target.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     uv = [str(Path(sys.executable).parent / "uv"), "--quiet"]
-    # an environment may be moved if it is only ever entered by its interpreter
+    # an environment may be moved if it is only ever entered by its interpreter; compiled now, or every run would do it
     commands = [
         [*uv, "venv", "--python", sys.executable, str(making)],
-        [*uv, "pip", "install", "--python", str(making / "bin" / "python"), "--constraints",
+        [*uv, "pip", "install", "--compile-bytecode", "--python", str(making / "bin" / "python"), "--constraints",
          str(ROOT / "requirements.lock"), requirement],
     ]  # fmt: skip
     for command in commands:
