@@ -12,6 +12,7 @@ from trainrun_trainer.storage import hash_file
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+LINEAGE = "lineage.json"
 
 
 def tensor_files(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch.distributed.tensor import DTensor
 from trainrun_api.contract import SCHEMA, CheckpointLayout
 
-from trainrun_trainer.base import INDEX
+from trainrun_trainer.base import INDEX, LINEAGE
 from trainrun_trainer.claims import Claim, read_claims, refuse_if_fenced
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.families import FAMILIES
@@ -27,7 +27,6 @@ from trainrun_trainer.ranks import Ranks
 from trainrun_trainer.storage import Storage
 
 MANIFEST = f"{CheckpointLayout.EXPORT}/{CheckpointLayout.MANIFEST}"
-LINEAGE = "lineage.json"
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from trainrun_api.contract import SCHEMA, CheckpointLayout
 
-from trainrun_trainer.base import base_hash, tensor_files
+from trainrun_trainer.base import LINEAGE, base_hash, tensor_files
 from trainrun_trainer.errors import ConfigError, TrainerError
-from trainrun_trainer.export import LINEAGE, lineage_of
+from trainrun_trainer.export import lineage_of
 
 BLOCK_BYTES = 4 << 20
 """Read at once. About ten of these are in memory: bytes, numbers of 32 bits, and what the allocator keeps."""

@@ -1,0 +1,62 @@
+"""`python -m trainrun_trainer.evaluating.checkpoints CHECKPOINT_PATH --tasks FILE --out DIR`: every kept checkpoint.
+
+Perplexity over trained tokens: each checkpoint is consolidated, evaluated and removed, so the disk holds one model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trainrun_trainer import consolidate
+from trainrun_trainer.consolidate import ConsolidateConfig, kept_steps
+from trainrun_trainer.errors import NoUsableCheckpoint, TrainerError
+from trainrun_trainer.evaluating.__main__ import read_tasks
+from trainrun_trainer.evaluating.curve import TABLE, draw
+from trainrun_trainer.evaluating.run import BASELINE
+from trainrun_trainer.evaluating.tasks import Tasks
+
+
+def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluate all of `inputs["checkpoint"]` into `inputs["out"]`; without `inputs["baseline"]` the oldest is it."""
+    store, steps = inputs["checkpoint"], kept_steps(inputs["checkpoint"])
+    if not steps:
+        raise NoUsableCheckpoint(f"{store}: there is no checkpoint to evaluate")
+    with tempfile.TemporaryDirectory() as scratch:
+        baseline = inputs.get(BASELINE)
+        if baseline is None:
+            baseline = str(Path(scratch) / BASELINE)
+            consolidate.run(ConsolidateConfig(step=steps.pop(0)), {"checkpoint": store, "out": baseline})
+        makers = {f"step-{step}": partial(_make, store, step) for step in steps}
+        return draw(config, Path(baseline), makers, Path(inputs["out"]), keeps=False)
+
+
+def _make(store: str, step: int, folder: Path) -> dict[str, Any]:
+    made = consolidate.run(ConsolidateConfig(step=step), {"checkpoint": store, "out": str(folder)})
+    return {"step": made["step"], "tokens": made["tokens"]}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate and print the table; exit code 1 and one sentence if something is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainrun_trainer.evaluating.checkpoints", description="Evaluate every kept checkpoint of a run."
+    )
+    parser.add_argument("checkpoint", help="checkpoint.path of the run")
+    parser.add_argument("--baseline", help="folder of the unmodified model; left out: the oldest checkpoint")
+    parser.add_argument("--tasks", type=Path, required=True, help="what is measured, YAML")
+    parser.add_argument("--out", required=True, help="folder of curve.json and curve.md")
+    asked = parser.parse_args(arguments)
+    try:
+        run(read_tasks(asked.tasks), {"checkpoint": asked.checkpoint, BASELINE: asked.baseline, "out": asked.out})
+    except (TrainerError, OSError) as error:
+        sys.exit(str(error))
+    print((Path(asked.out) / TABLE).read_text(), end="")
+
+
+if __name__ == "__main__":
+    main()
