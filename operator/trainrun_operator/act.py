@@ -91,11 +91,22 @@ def describe(action: Action) -> str:
 
 
 def _stop(cluster: Cluster, run: Key, action: StopJob) -> bool:
-    """Delete the job first, or training-operator would make its pods again; then its pods with the wanted grace."""
-    has_effect = False
+    """The job and its pods, with the wanted grace.
+
+    Save: the job first, or training-operator would make its pods again. Abort: the pods first. A job's deletion has the
+    garbage collector delete the pods with their own grace, and a kubelet that has begun to wait for that is not hurried
+    by a shorter one: survivors held their nodes for a minute. That a pod which is deleted fails the job is no harm now.
+    """
+    has_effect = action.mode == "abort" and _delete_pods(cluster, run, action)
     with suppress(NotFound):
         cluster.delete_job(Key(run.namespace, action.name), uid=action.uid)
         has_effect = True
+    return _delete_pods(cluster, run, action) or has_effect
+
+
+def _delete_pods(cluster: Cluster, run: Key, action: StopJob) -> bool:
+    """Those that are not leaving that soon already; whether there were any."""
+    has_effect = False
     for pod in cluster.list_pods(run):
         metadata = pod["metadata"]
         if not _belongs_to(pod, action.uid) or not _is_longer(metadata, action.grace_seconds):
