@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from trainrun_api.contract import CheckpointLayout, Env
 from trainrun_api.train_config import TrainConfig
 from trainrun_api.v1alpha1 import CheckpointSpec
@@ -17,6 +16,7 @@ from trainrun_api.v1alpha1 import CheckpointSpec
 from trainrun_trainer.claims import Owner
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.resume import ResumePolicy
+from trainrun_trainer.settings import parse
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,8 @@ class Environment:
 def read_environment(env: Mapping[str, str]) -> Environment:
     """Parse the contract's variables. Raises ConfigError naming the field as the user wrote it."""
     path = env.get(Env.CHECKPOINT_PATH, "")
-    try:
-        config = TrainConfig.model_validate(_json(env, Env.CONFIG))
-        checkpoint = CheckpointSpec.model_validate({**_json(env, Env.CHECKPOINT), "path": path})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"config.{field}: {first['msg']}, got {first['input']!r}") from error
+    config = parse(TrainConfig, _json(env, Env.CONFIG), "config.")
+    checkpoint = parse(CheckpointSpec, {**_json(env, Env.CHECKPOINT), "path": path}, "checkpoint.")
     resume = ResumePolicy.from_dict(_json(env, Env.RESUME))
     if resume.start == "Run":
         config = from_result(config, resume)

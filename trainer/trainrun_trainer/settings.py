@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-from trainrun_api.base import Strict
+from pydantic import BaseModel, ValidationError
 
 from trainrun_trainer.errors import ConfigError
 
-M = TypeVar("M", bound=Strict)
+M = TypeVar("M", bound=BaseModel)
 
 
 def parse(model: type[M], raw: Any, where: str) -> M:
