@@ -70,3 +70,8 @@ def test_what_it_says_when_it_fails_is_passed_on(tmp_path: Path) -> None:
     silent = task.model_copy(update={"python": "/bin/false"})
     with pytest.raises(ConfigError, match="ended with 1"):
         run_suites(silent, tmp_path, tmp_path / "out", "cpu")
+    hanging = tmp_path / "hangs"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o755)
+    with pytest.raises(ConfigError, match=r"did not end within lm_eval\.timeout_seconds=1; raise it"):
+        run_suites(task.model_copy(update={"python": str(hanging), "timeout_seconds": 1}), tmp_path, tmp_path, "cpu")

@@ -24,7 +24,15 @@ def run_suites(task: LmEval, model: Path, out: Path, device: str) -> dict[str, f
         *([] if task.limit is None else ["--limit", str(task.limit)]),
     ]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **OFFLINE})
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, **OFFLINE},
+            timeout=task.timeout_seconds,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"lm_eval of {model} did not end within lm_eval.timeout_seconds={task.timeout_seconds}; raise it, or lower "
+            "lm_eval.limit"
+        ) from error
     except OSError as error:
         raise ConfigError(f"lm_eval.python={task.python} cannot be run: {error}") from error
     written = sorted(out.rglob("results_*.json"))

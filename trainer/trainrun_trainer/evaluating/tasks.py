@@ -64,6 +64,9 @@ class LmEval(Strict):
     tasks: list[Name] = Field(min_length=1, max_length=64, description="Names of tasks.")
     include_path: str = Field(description="Folder of the task files.")
     limit: int | None = Field(None, ge=1, description="Examples per task; null: all.")
+    timeout_seconds: int = Field(
+        21_600, ge=1, le=604_800, description="Of one model; a suite that hangs must not hold its machine for ever."
+    )
 
 
 class Tasks(Strict):
