@@ -157,7 +157,6 @@ def test_retention_keeps_the_newest_and_the_multiples(site: Site) -> None:
     [
         pytest.param({"from": "Never"}, 20, "resume.from=Never", id="never refuses another run's"),
         pytest.param({"from": "Step", "step": 5}, 40, "resume.step=5", id="no such step"),
-        pytest.param({"from": "Run", "run": "other"}, 20, "resume.from=Run", id="run is for later"),
     ],
 )
 def test_resume_policies_that_refuse(site: Site, resume: dict[str, Any], code: int, words: str) -> None:
