@@ -66,15 +66,20 @@ def awaited_until(situation: Situation, lost: Collection[str] = ()) -> datetime 
 
 
 def _is_missed(situation: Situation, pod: PodFacts, lost: Collection[str]) -> bool:
-    return situation.silent_since(pod) is not None or pod.node in lost
+    """One missed answer is a busy machine, be it a member's or that of a spare that is needed now."""
+    return pod.node in lost or _is_silent(situation, pod)
+
+
+def _is_silent(situation: Situation, pod: PodFacts) -> bool:
+    since = situation.silent_since(pod)
+    return since is not None and (situation.now - since).total_seconds() >= SILENCE_SECONDS
 
 
 def _why_gone(situation: Situation, pod: PodFacts) -> str | None:
     node = situation.observed.nodes.deviating.get(pod.node or "")
     if node is not None and node.exists and node.mark:
         return f"HyperPod marks node {node.name} {node.mark}"
-    since = situation.silent_since(pod)
-    if since is None or (situation.now - since).total_seconds() < SILENCE_SECONDS:
+    if not _is_silent(situation, pod):
         return None
     return "its agent does not answer" + _node_words(node)
 

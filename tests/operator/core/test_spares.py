@@ -136,8 +136,9 @@ STANDING = {"step_age_seconds": 30.0}
     [
         ({0: seat(0), 1: silent(10), 2: WARM}, [lost_node("n1")], {}),
         ({0: seat(0), 1: seat(1), 2: WARM}, [NodeFacts("n1", exists=False, ready=None)], {}),
+        ({0: silent(2), 1: silent(10), 2: silent(2)}, [lost_node("n1")], {}),
     ],
-    ids=["not ready", "gone and not asked since"],
+    ids=["not ready", "gone and not asked since", "others missed one answer"],
 )
 def test_a_lost_member_gives_the_spare_a_moment(agents, nodes, changes):
     """Nothing is aborted meanwhile."""
