@@ -30,9 +30,6 @@ UNHEARD_SECONDS = 30.0
 SPARED = "where a worker is on it, a spare takes its place"
 """Why a node of a run with spares is only suspected: one sentence, since what is known of it changes by the second."""
 
-STEP_TOLERANCE_SECONDS = 2.0
-"""Times of nodes have whole seconds and another clock."""
-
 FLAP_SECONDS = 600.0
 """A blamed node is used again when it has been Ready and out of the run for this long."""
 
@@ -58,9 +55,10 @@ def judge(situation: Situation) -> NodeVerdicts:
         node = nodes.deviating.get(pod.node or "")
         if node is None or (pod.has_ended and not pod.is_departed):
             continue
-        if pod in without_seat:
-            if not node.exists or node.ready is not True:
-                verdicts.suspect[node.name] = SPARED
+        if not (node.exists and node.ready is True) and (pod in without_seat or spares.goes_on_without(situation, pod)):
+            verdicts.suspect[node.name] = SPARED
+        elif pod in without_seat:
+            continue
         elif not node.exists:
             verdicts.lost[node.name] = "its Node object is gone"
         elif node.ready is not True:
@@ -100,7 +98,7 @@ def _why_not_lost(situation: Situation, pod: PodFacts, node: NodeFacts) -> str |
         waited = (now - since).total_seconds() >= patience
         return None if waited else "no agent of this attempt was heard yet"
     step_at = situation.last_step_at
-    if step_at is not None and step_at > since + timedelta(seconds=STEP_TOLERANCE_SECONDS):
+    if step_at is not None and step_at > since + timedelta(seconds=spares.STEP_TOLERANCE_SECONDS):
         return "the run made steps since then"
     agent = situation.agent(pod.index)
     if agent is None or agent.silent_since is None:

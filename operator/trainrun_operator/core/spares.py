@@ -18,23 +18,36 @@ TAKEOVER_SECONDS = 20.0
 """From a member's silence until a spare should train in its place: 3 s until its heartbeat counts as ended, 1 s until
 the seat counts as empty, the rendezvous, and two rounds of questions until it is heard."""
 
+STEP_TOLERANCE_SECONDS = 2.0
+"""Times of nodes and agents have whole seconds and another clock."""
+
 REPLACED_KEPT = 64
 """Bound of attempts[].replacedPods: as many pods as there may be spares."""
 
 
 def left_out(situation: Situation) -> tuple[PodFacts, ...]:
-    """Living pods without a seat, spares and lost members alike; none while it is not certain who holds the seats.
+    """Pods of a living job without a seat: spares, lost members, and those that went with their node; none while it is
+    not certain who holds the seats.
 
     It is certain when the agents that answer hold every rank of the group.
     """
-    if not situation.current.spares:
+    job = situation.job
+    if not situation.current.spares or job is None or job.is_deleting or job.has_failed or job.has_succeeded:
         return ()
     agents = {i: a for i, a in situation.observed.progress.agents.items() if a.silent_since is None}
     held = {rank for agent in agents.values() for rank in agent.ranks}
     if held != set(range(situation.replicas * situation.spec.workers.devices_per_worker)):
         return ()
     seated = {index for index, agent in agents.items() if agent.ranks}
-    return tuple(pod for pod in situation.living if pod.index not in seated and pod.index != 0)
+    return tuple(pod for pod in _not_ended(situation) if pod.index not in seated and pod.index != 0)
+
+
+def goes_on_without(situation: Situation, pod: PodFacts) -> bool:
+    """Whether steps were made since the pod fell silent: where spares are, somebody else trains in its place."""
+    since, step_at = situation.silent_since(pod), situation.last_step_at
+    if not situation.current.spares or since is None or step_at is None:
+        return False
+    return step_at > since + timedelta(seconds=STEP_TOLERANCE_SECONDS)
 
 
 def gone(situation: Situation) -> tuple[tuple[PodFacts, str], ...]:
@@ -57,17 +70,18 @@ def awaited_until(situation: Situation, lost: Collection[str] = ()) -> datetime 
     """
     if not situation.current.spares:
         return None
-    running = [pod for pod in situation.living if pod.phase == "Running"]
-    missed = {p.index: situation.silent_since(p) or situation.now for p in running if _is_missed(situation, p, lost)}
-    if not missed or 0 in missed or len(running) - len(missed) < situation.replicas:
+    running = [pod for pod in _not_ended(situation) if pod.phase == "Running"]
+    # one missed answer is a busy machine, be it a member's or that of a spare that is needed now
+    missed = [p for p in running if p.is_departed or p.node in lost or _is_silent(situation, p)]
+    if not missed or any(p.index == 0 for p in missed) or len(running) - len(missed) < situation.replicas:
         return None
-    until = max(missed.values()) + timedelta(seconds=TAKEOVER_SECONDS)
+    until = max(situation.silent_since(p) or situation.now for p in missed) + timedelta(seconds=TAKEOVER_SECONDS)
     return until if situation.now < until else None
 
 
-def _is_missed(situation: Situation, pod: PodFacts, lost: Collection[str]) -> bool:
-    """One missed answer is a busy machine, be it a member's or that of a spare that is needed now."""
-    return pod.node in lost or _is_silent(situation, pod)
+def _not_ended(situation: Situation) -> list[PodFacts]:
+    """Pods that nobody has said the end of: alive, or gone without a word."""
+    return [pod for pod in situation.pods if not pod.has_ended or pod.is_departed]
 
 
 def _is_silent(situation: Situation, pod: PodFacts) -> bool:
@@ -77,6 +91,8 @@ def _is_silent(situation: Situation, pod: PodFacts) -> bool:
 
 def _why_gone(situation: Situation, pod: PodFacts) -> str | None:
     node = situation.observed.nodes.deviating.get(pod.node or "")
+    if pod.is_departed:
+        return "it is gone" + _node_words(node)
     if node is not None and node.exists and node.mark:
         return f"HyperPod marks node {node.name} {node.mark}"
     if not _is_silent(situation, pod):

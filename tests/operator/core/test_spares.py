@@ -19,6 +19,7 @@ from tests.operator.builders import (
     fresh_attempt,
     lost_node,
     make_attempt,
+    make_job,
     make_nodes,
     make_pod,
     make_progress,
@@ -39,6 +40,7 @@ def seat(rank: int, seconds_ago: float = 1.0) -> AgentFacts:
 
 
 WARM = AgentFacts(ago(1))
+STANDING = {"step_age_seconds": 30.0}
 
 
 def spared(agents: dict[int, AgentFacts], *nodes: NodeFacts, **changes) -> Observed:
@@ -102,6 +104,33 @@ def test_what_is_known_of_the_node_is_told(node, says):
     assert f"{says};" in decision.message
 
 
+def test_a_member_that_went_with_its_node_is_left_behind():
+    """The garbage collector took its pod: there is nothing to remove, and its end explains nothing."""
+    gone = (make_pod(0), make_pod(1, is_departed=True), make_pod(2))
+    node = NodeFacts("n1", exists=False, ready=None)
+    decision = decide(spared({0: seat(0), 1: silent(3), 2: seat(1)}, node, pods=gone))
+    assert (decision.rule, actions(decision, ReplacePod)) == ("members_replaced", [])
+    assert decision.status["attempts"][0]["replacedPods"] == ["pod-0-1"]
+    assert "a-a0-worker-1: it is gone, and node n1 is gone" in decision.message
+    waiting = decide(spared({0: seat(0), 1: silent(3), 2: WARM}, node, pods=gone, record=STANDING))
+    assert waiting.rule == "takeover_awaited"
+
+
+def test_pods_of_a_job_that_is_over_are_judged_as_ever():
+    """training-operator takes its pods down."""
+    gone = (make_pod(0), ended_pod(1, 31, words(31)), make_pod(2, is_departed=True))
+    jobs = (make_job(0, has_failed=True),)
+    decision = decide(spared({0: seat(0), 1: seat(1), 2: silent(10)}, pods=gone, jobs=jobs))
+    assert decision.rule == "attempt_failed"
+
+
+@pytest.mark.parametrize("node", [lost_node("n1"), NodeFacts("n1", exists=False, ready=None)], ids=["lost", "gone"])
+def test_steps_since_a_pods_silence_say_that_another_trains_for_it(node):
+    """Also while it cannot be told who: an agent has just missed an answer."""
+    decision = decide(spared({0: silent(1), 1: silent(10), 2: seat(1)}, node))
+    assert decision.rule == "node_suspected"
+
+
 def test_silence_must_last():
     """One missed answer is a busy machine; it is looked at again when it will be long enough."""
     decision = decide(spared({0: seat(0), 1: silent(2), 2: seat(1)}))
@@ -126,9 +155,6 @@ def test_a_spare_on_a_marked_node_is_removed_and_a_member_on_one_is_stopped_with
         "members_replaced", [ReplacePod("a-a0-worker-2", "pod-0-2")],
     )  # fmt: skip
     assert decide(spared(well, NodeFacts("n1", **mark))).rule == "stop_wanted"
-
-
-STANDING = {"step_age_seconds": 30.0}
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def members_replaced(situation: Situation) -> Choice | None:
         "attempt": situation.current.number,
         "pods": "; ".join(f"pod {pod.name}: {why}" for pod, why in gone),
     }
-    remove = tuple(ReplacePod(pod.name, pod.uid) for pod in pods)
+    remove = tuple(ReplacePod(pod.name, pod.uid) for pod in pods if not pod.is_departed)
     return Choice(reasons.MEMBERS_REPLACED, facts, status, remove, wake=situation.now, is_suspect=True)
 
 
@@ -120,7 +120,7 @@ def takeover_awaited(situation: Situation) -> Choice | None:
     silence to take its seat."""
     lost = nodes.judge(situation).lost
     until = spares.awaited_until(situation, lost)
-    if not lost or until is None or verdict.root_cause(situation.pods) is not None:
+    if not lost or until is None or verdict.root_cause(p for p in situation.pods if p.node not in lost) is not None:
         return None
     facts = {"attempt": situation.current.number, "nodes": ", ".join(sorted(lost))}
     return Choice(reasons.TAKEOVER_AWAITED, facts, wake=until, is_suspect=True)
