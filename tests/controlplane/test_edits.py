@@ -57,7 +57,8 @@ EDITS: dict[str, Edit] = {
     "ttlSecondsAfterFinished": Edit({"ttlSecondsAfterFinished": 100000}, "next"),
     "workers.replicas": Edit({"workers": {"replicas": 1}}, "now", says="WorkersChanged"),
     "workers.minReplicas": Edit({"workers": {"minReplicas": 1}}, "next"),
-    "workers.spares": Edit({"workers": {"spares": 1}}, "next", '"replicas": 3'),
+    # all of these are taken together, and spares go not with a command: test_spares.py has an edit of theirs
+    "workers.spares": Edit({"workers": {"spares": 0}}, "next"),
     "workers.devicesPerWorker": Edit({"workers": {"devicesPerWorker": 2}}, "next", '"nprocPerNode": "2"'),
     "workers.accelerator": Edit({"workers": {"accelerator": "cuda"}}, "next", "nvidia.com/gpu"),
     "workers.instanceType": Edit({"workers": {"instanceType": "ml.p4d.24xlarge"}}, "next", "ml.p4d.24xlarge"),

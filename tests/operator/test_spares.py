@@ -120,3 +120,14 @@ def test_a_run_that_is_short_of_nodes_asks_for_no_spare() -> None:
     status = sim.finish(key)
     assert [a.get("spares", 0) for a in status["attempts"]] == [1, 0]
     assert status["result"] == "Succeeded"
+
+
+def test_an_edit_of_their_number_is_taken_at_the_next_attempt() -> None:
+    """Nobody is stopped for it."""
+    sim, key = with_spares(nodes=4, spares=0)
+    sim.world.edit_run(key, workers=WORKERS)
+    sim.run(10)
+    assert len(sim.world.pods(key)) == 2
+    sim.world.edit_run(key, restartToken="again")
+    status = sim.finish(key)
+    assert [a.get("spares", 0) for a in status["attempts"]] == [0, 1]
