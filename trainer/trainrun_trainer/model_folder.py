@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from trainrun_api.contract import SCHEMA, CheckpointLayout
 
-from trainrun_trainer.base import INDEX, LINEAGE, WEIGHTS
+from trainrun_trainer.base import INDEX, LINEAGE, tensor_files
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.storage import hash_file
 
@@ -54,7 +54,7 @@ class ModelFolder:
         self.config = self._json("config.json")
         self.entries: dict[str, Entry] = {}
         self._file_of: dict[str, Path] = {}
-        for file in self._tensor_files():
+        for file in self._files():
             self._read_header(file)
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -82,15 +82,17 @@ class ModelFolder:
         try:
             found: dict[str, Any] = json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{self.path}: its {name} cannot be read ({error}); give the Hugging Face folder of a model"
-            ) from error
+            raise self._unreadable(name, error) from error
         return found
 
-    def _tensor_files(self) -> list[Path]:
-        if (self.path / INDEX).exists():
-            return [self.path / name for name in sorted(set(self._json(INDEX)["weight_map"].values()))]
-        return [self.path / WEIGHTS]
+    def _files(self) -> list[Path]:
+        try:
+            return tensor_files(self.path)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(INDEX, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> ConfigError:
+        return ConfigError(f"{self.path}: its {name} cannot be read ({error}); give the Hugging Face folder of a model")
 
     def _read_header(self, file: Path) -> None:
         try:
