@@ -146,6 +146,9 @@ class CheckpointLayout:
     METRICS = "metrics"
     DATA = "data"
     EXPORT = "export"
+    STAGES = "stages"
+    """Folders of the stages of a run of several, each with its record."""
+    STAGE_RECORD = "stage.json"
     MANIFEST = "manifest.json"
 
     @staticmethod

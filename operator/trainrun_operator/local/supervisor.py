@@ -26,6 +26,7 @@ from trainrun_operator.local.order import (
     Order,
     checked_manifest,
     earlier_start,
+    has_other_stages,
     number_of_slots,
     planned_faults,
     refuse_without_parent,
@@ -56,7 +57,11 @@ def supervise(order: Order, observer: Observer) -> Exit:
     with lock_workdir(order.workdir, LOCK), StopRequests() as stops:
         earlier = earlier_start(run_dir, manifest)
         if earlier is not None and result_of(earlier) is not None:
-            return _say_over(run_dir, earlier, observer)
+            if not has_other_stages(earlier, manifest):
+                return _say_over(run_dir, earlier, observer)
+            observer.say(f"{run_dir.name}: begins anew, for it has changed; what is complete and unchanged stays done")
+            run_dir.forget()
+            earlier = None
         if earlier is None:
             refuse_without_parent(manifest, order.workdir)
         run_dir.make()
