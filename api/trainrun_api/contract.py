@@ -69,6 +69,7 @@ class Env:
     RUN_UID = "TRAINRUN_RUN_UID"
     ATTEMPT = "TRAINRUN_ATTEMPT"
     STAGE = "TRAINRUN_STAGE"
+    STAGE_KIND = "TRAINRUN_STAGE_KIND"  # absent: the only stage of its run, which trains in checkpoint.path itself
     CONFIG = "TRAINRUN_CONFIG"  # TrainConfig as JSON
     RESUME = "TRAINRUN_RESUME"  # spec.resume as JSON
     CHECKPOINT = "TRAINRUN_CHECKPOINT"  # spec.checkpoint (cadence, retention) as JSON
