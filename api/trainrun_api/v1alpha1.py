@@ -275,6 +275,7 @@ class AttemptStatus(LenientCamel):
     cause: str | None = None
     action: str | None = None
     message: str | None = None
+    image: str = Field("", description="The image that ran, with the digest that the node resolved it to.")
     nodes: list[str] = Field(default_factory=list)
     excluded: list[str] = Field(default_factory=list, description="Nodes that this attempt may not use.")
     restart_token: str = ""

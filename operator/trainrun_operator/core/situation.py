@@ -208,6 +208,9 @@ def _noted(observed: Observed, attempt: AttemptStatus) -> AttemptStatus:
     nodes = [p.node for p in pods if p.node]
     if nodes and nodes != attempt.nodes:
         changes["nodes"] = nodes
+    image = next((p.image_id for p in pods if p.image_id), "")
+    if image and not attempt.image:
+        changes["image"] = image
     if attempt.scheduled_at is None and "scheduled_at" not in changes and _has_gang(pods, attempt):
         changes["scheduled_at"] = to_text(max((p.scheduled_at or observed.now) for p in pods))
     attempt = attempt.model_copy(update=changes)

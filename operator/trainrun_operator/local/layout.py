@@ -37,6 +37,11 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def manifest(self) -> Path:
+        """What the run was made of and what came of it; `trainrun clone` does it again."""
+        return self.root / "manifest.json"
+
+    @property
     def report(self) -> Path:
         """The page to look at."""
         return self.root / "report.html"

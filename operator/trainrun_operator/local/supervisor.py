@@ -37,6 +37,7 @@ from trainrun_operator.local.state import ask_progress, durable_step, end_pods, 
 from trainrun_operator.local.stopping import StopRequests
 from trainrun_operator.local.tailing import Follower
 from trainrun_operator.local.workdir import lock_workdir
+from trainrun_operator.provenance.manifest import run_manifest
 from trainrun_operator.report import write_report
 
 TICK_SECONDS = 0.05
@@ -240,6 +241,10 @@ class Supervisor:
         for line in self._events.read():
             self._observer.event(line)
         self._observer.close()
+        run = read_json(self._dir.status)
+        if run is not None:
+            made = run_manifest(run, self._dir.checkpoints, self._desired["folder"])
+            write_json(self._dir.manifest, made)
         self._observer.say(f"report: {write_report(self._dir.root)}")
 
 

@@ -114,7 +114,7 @@ class RunRecords:
 def read(run_dir: Path) -> RunRecords:
     """Read `<workdir>/<run>/`."""
     store = run_dir / "checkpoints"
-    manifest = _json(run_dir / "status.json")
+    manifest = read_json_object(run_dir / "status.json")
     status = TrainingRunStatus.model_validate(manifest.get("status") or {})
     events = tuple(_lines(run_dir / "events.jsonl"))
     stores = stores_of(store)
@@ -139,11 +139,11 @@ def read(run_dir: Path) -> RunRecords:
             (
                 found
                 for path in sorted((store / CheckpointLayout.DATA).glob("*/manifest.json"))
-                if (found := _json(path))
+                if (found := read_json_object(path))
             ),
             {},
         ),
-        export=_json(stores[-1].path / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
+        export=read_json_object(stores[-1].path / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
     )
 
 
@@ -158,7 +158,7 @@ def from_unix(seconds: float) -> datetime:
 
 
 def _claims(store: Path) -> list[Record]:
-    return [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := _json(path))]
+    return [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := read_json_object(path))]
 
 
 def _steps(run_dir: Path, store: Store, claims: Sequence[Record]) -> tuple[tuple[Record, ...], Replays]:
@@ -179,7 +179,7 @@ def _steps(run_dir: Path, store: Store, claims: Sequence[Record]) -> tuple[tuple
 def _starts(store: Store, claims: Sequence[Record]) -> list[Start]:
     starts = []
     for claim in sorted(claims, key=lambda claim: int(claim["k"])):
-        instants = _json(store.path / CheckpointLayout.timeline(int(claim["k"])))
+        instants = read_json_object(store.path / CheckpointLayout.timeline(int(claim["k"])))
         parent = claim.get("parent") or {}
         starts.append(
             Start(
@@ -197,7 +197,7 @@ def _starts(store: Store, claims: Sequence[Record]) -> list[Start]:
 def _checkpoints(store: Path) -> tuple[Checkpoint, ...]:
     found = []
     for path in store.glob(f"step-*/{CheckpointLayout.MANIFEST}"):
-        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), _json(path)
+        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), read_json_object(path)
         if place is None or not manifest:
             continue
         files = manifest.get("files") or {}
@@ -210,7 +210,8 @@ def _last_time(events: tuple[Record, ...]) -> datetime | None:
     return parse_time(events[-1].get("time")) if events else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A file's object; empty when it is missing, half written or something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
