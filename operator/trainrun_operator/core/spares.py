@@ -19,7 +19,7 @@ TAKEOVER_SECONDS = 20.0
 the seat counts as empty, the rendezvous, and two rounds of questions until it is heard."""
 
 READY_NODE_SECONDS = 60.0
-"""Nothing hurries here, and a node that has died is called Ready for 40 s more: the next spare would be placed on it."""
+"""Nothing hurries here, and a node that died is called Ready for 40 s more: the next spare would be placed on it."""
 
 STEP_TOLERANCE_SECONDS = 2.0
 """Times of nodes and agents have whole seconds and another clock."""
