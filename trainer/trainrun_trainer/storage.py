@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 import xxhash
 from torch.distributed.checkpoint.filesystem import FileSystem
+from trainrun_api.contract import CheckpointLayout
 
 from trainrun_trainer.errors import ConfigError
 
@@ -79,6 +80,10 @@ class LocalDirectory:
     def __init__(self, root: Path, before: Before = unobserved) -> None:
         self.root = root
         self.before = before
+
+    def below(self, folder: str) -> LocalDirectory:
+        """A folder of this store as a store of its own."""
+        return LocalDirectory(self.root / folder, lambda operation, name: self.before(operation, f"{folder}/{name}"))
 
     def put(self, name: str, data: bytes) -> None:
         """Temporary name, fsync, rename, fsync of the folder."""
@@ -245,6 +250,13 @@ def open_storage(path: str) -> Storage:
     if scheme or not os.path.isabs(path):
         raise ConfigError(f"checkpoint.path={path}: expected an absolute path, file:///... or s3://bucket/prefix")
     return LocalDirectory(Path(path))
+
+
+def shared_store(store: Storage) -> Storage:
+    """Where the prepared data of a checkpoint store may lie beside itself: a stage's store shares its run's root."""
+    if isinstance(store, LocalDirectory) and store.root.parent.parent.name == CheckpointLayout.STAGES:
+        return LocalDirectory(store.root.parents[2], store.before)
+    return store
 
 
 def hash_file(path: Path) -> dict[str, Any]:
