@@ -69,7 +69,8 @@ class Env:
     RUN_UID = "TRAINRUN_RUN_UID"
     ATTEMPT = "TRAINRUN_ATTEMPT"
     STAGE = "TRAINRUN_STAGE"
-    CONFIG = "TRAINRUN_CONFIG"  # TrainConfig as JSON
+    STAGE_KIND = "TRAINRUN_STAGE_KIND"  # absent: the only stage of its run, which trains in checkpoint.path itself
+    CONFIG = "TRAINRUN_CONFIG"  # TrainConfig, or another kind of stage's configuration, as JSON
     RESUME = "TRAINRUN_RESUME"  # spec.resume as JSON
     CHECKPOINT = "TRAINRUN_CHECKPOINT"  # spec.checkpoint (cadence, retention) as JSON
     CHECKPOINT_PATH = "TRAINRUN_CHECKPOINT_PATH"
@@ -145,6 +146,9 @@ class CheckpointLayout:
     METRICS = "metrics"
     DATA = "data"
     EXPORT = "export"
+    STAGES = "stages"
+    """Folders of the stages of a run of several, each with its record."""
+    STAGE_RECORD = "stage.json"
     MANIFEST = "manifest.json"
 
     @staticmethod

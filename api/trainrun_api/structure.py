@@ -9,12 +9,12 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainrun_api.crd import root_schema
+from trainrun_api.crd import Schema, root_schema, structural
 from trainrun_api.manifest import Problem
 from trainrun_api.v1alpha1 import TrainingRun
 
@@ -30,7 +30,15 @@ _WANTED = {
     "model_type": "a mapping",
 }
 _SHOWN_CHARACTERS = 60
+Location = tuple[int | str, ...]
 _PLAIN_KEY = re.compile(r"^[A-Za-z_][\w-]*$")
+
+
+class _Place(NamedTuple):
+    """A field in a schema."""
+
+    schema: Schema
+    location: Location
 
 
 def without_nulls(value: Any) -> Any:
@@ -48,8 +56,16 @@ def parse(manifest: Mapping[str, Any]) -> TrainingRun | list[Problem]:
     try:
         run = TrainingRun.model_validate(manifest, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        return problems + _merged([_problem(detail, manifest) for detail in error.errors()])
+        return problems + _merged([_problem(detail, manifest, root_schema(), "") for detail in error.errors()])
     return problems or run
+
+
+def problems_of(
+    error: ValidationError, written: Mapping[str, Any], where: str, model: type[BaseModel]
+) -> list[Problem]:
+    """What pydantic found in a mapping that the schema leaves open; `where` is its path in the manifest."""
+    schema = structural(model.model_json_schema(by_alias=True))
+    return _merged([_problem(detail, written, schema, where) for detail in error.errors()])
 
 
 def _metadata_problems(metadata: object) -> list[Problem]:
@@ -91,13 +107,13 @@ def _merged(problems: Sequence[Problem]) -> list[Problem]:
     return list(out.values())
 
 
-def _problem(detail: ErrorDetails, manifest: Mapping[str, Any]) -> Problem:
+def _problem(detail: ErrorDetails, manifest: Mapping[str, Any], schema: Schema, where: str) -> Problem:
     location, value = _located(detail, manifest)
-    path = _written(location)
-    return Problem(path, _sentence(path, location, value, detail), "structural")
+    path = ".".join(part for part in (where, _written(location)) if part)
+    return Problem(path, _sentence(path, _Place(schema, location), value, detail), "structural")
 
 
-def _located(detail: ErrorDetails, manifest: Mapping[str, Any]) -> tuple[tuple[int | str, ...], Any]:
+def _located(detail: ErrorDetails, manifest: Mapping[str, Any]) -> tuple[Location, Any]:
     """The part of pydantic's location that exists in the manifest (plus a missing field), and the value there."""
     here: Any = manifest
     walked: list[int | str] = []
@@ -113,13 +129,13 @@ def _located(detail: ErrorDetails, manifest: Mapping[str, Any]) -> tuple[tuple[i
     return tuple(walked), here
 
 
-def _sentence(path: str, location: tuple[int | str, ...], value: Any, detail: ErrorDetails) -> str:
+def _sentence(path: str, place: _Place, value: Any, detail: ErrorDetails) -> str:
     kind = detail["type"]
     context = detail.get("ctx", {})
     if kind == "missing":
-        return f"{path} is missing; it is required ({_description(location)})"
+        return f"{path} is missing; it is required ({_description(place)})"
     if kind == "extra_forbidden":
-        return f"{path} is not a field; {_instead(location)}"
+        return f"{path} is not a field; {_instead(place)}"
     if kind in _WANTED:
         return f"{_with_value(path, value)} {_is_not(value, _WANTED[kind])}"
     if kind == "literal_error":
@@ -173,7 +189,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def _written(location: tuple[int | str, ...]) -> str:
+def _written(location: Location) -> str:
     out = ""
     for step in location:
         if isinstance(step, int):
@@ -185,9 +201,9 @@ def _written(location: tuple[int | str, ...]) -> str:
     return out
 
 
-def _schema_of(location: tuple[int | str, ...]) -> dict[str, Any]:
-    node: dict[str, Any] = root_schema()
-    for step in location:
+def _schema_of(place: _Place) -> Schema:
+    node = place.schema
+    for step in place.location:
         if isinstance(step, int):
             node = node.get("items", {})
         else:
@@ -195,14 +211,14 @@ def _schema_of(location: tuple[int | str, ...]) -> dict[str, Any]:
     return node
 
 
-def _description(location: tuple[int | str, ...]) -> str:
-    text = str(_schema_of(location).get("description", "required")).rstrip(".")
+def _description(place: _Place) -> str:
+    text = str(_schema_of(place).get("description", "required")).rstrip(".")
     return text[:1].lower() + text[1:]
 
 
-def _instead(location: tuple[int | str, ...]) -> str:
-    names = sorted(_schema_of(location[:-1]).get("properties", {}))
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+def _instead(place: _Place) -> str:
+    names = sorted(_schema_of(place._replace(location=place.location[:-1])).get("properties", {}))
+    close = difflib.get_close_matches(str(place.location[-1]), names, n=1)
     if close:
         return f"did you mean {close[0]}?"
     return f"use one of {', '.join(names)}"

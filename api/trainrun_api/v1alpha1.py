@@ -50,17 +50,35 @@ class WorkersSpec(StrictCamel):
     )
 
 
+class StageWorkers(StrictCamel):
+    """What a stage changes of spec.workers; the pod template is the run's."""
+
+    replicas: int | None = Field(None, ge=1, le=8192, description="Worker pods of this stage.")
+    min_replicas: int | None = Field(None, ge=1, le=8192, description="As spec.workers.minReplicas.")
+    spares: int | None = Field(None, ge=0, le=64, description="As spec.workers.spares.")
+    devices_per_worker: int | None = Field(None, ge=1, le=64, description="As spec.workers.devicesPerWorker.")
+    accelerator: Accelerator | None = Field(None, description="As spec.workers.accelerator.")
+    instance_type: str | None = Field(None, max_length=64, description="As spec.workers.instanceType.")
+
+
+StageKind = Literal["prepare", "precompile", "train", "evaluate", "consolidate", "merge", "report"]
+
+
 class StageSpec(StrictCamel):
-    """One step of a longer life cycle."""
+    """One step of a longer life cycle (docs/stages.md)."""
 
     name: str = Field(
         min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", description="Unique name."
     )
-    kind: Literal["prepare", "precompile", "train", "evaluate", "consolidate", "merge", "report"] = Field(
-        description="What the stage does; only train works in this version."
+    kind: StageKind = Field(description="What the stage does; precompile comes with a later version.")
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="prepare and train: laid over spec.config; other kinds: their own configuration. stage:NAME in it "
+        "stands for the result of an earlier stage.",
     )
-    config: dict[str, Any] = Field(default_factory=dict, description="Overlay on spec.config.")
-    workers: dict[str, Any] = Field(default_factory=dict, description="Overlay on spec.workers.")
+    workers: StageWorkers = Field(
+        default_factory=StageWorkers, description="Laid over spec.workers; other kinds than train run as one process."
+    )
 
 
 class CheckpointSpec(StrictCamel):
@@ -166,7 +184,9 @@ class TrainingRunSpec(StrictCamel):
     workers: WorkersSpec = Field(default_factory=WorkersSpec, description="Shape of the worker group.")
     config: TrainConfig | None = Field(None, description="Training configuration; required without command.")
     stages: list[StageSpec] = Field(
-        default_factory=list, max_length=32, description="Ordered stages; empty: one train stage."
+        default_factory=list,
+        max_length=32,
+        description="Stages, one after another; empty: one train stage. Immutable for the life of a run.",
     )
     checkpoint: CheckpointSpec = Field(description="Where checkpoints go.")
     resume: ResumeSpec = Field(default_factory=ResumeSpec, description="Where the first step comes from.")
@@ -226,6 +246,7 @@ class AttemptStatus(LenientCamel):
     """One execution of the run."""
 
     number: int
+    stage: str = Field("", description="Of a run of several stages.")
     job: str = ""
     job_uid: str | None = Field(None, alias="jobUID")
     generation: int = 0
@@ -254,6 +275,7 @@ class AttemptStatus(LenientCamel):
     cause: str | None = None
     action: str | None = None
     message: str | None = None
+    image: str = Field("", description="The image that ran, with the digest that the node resolved it to.")
     nodes: list[str] = Field(default_factory=list)
     excluded: list[str] = Field(default_factory=list, description="Nodes that this attempt may not use.")
     restart_token: str = ""
@@ -296,12 +318,24 @@ class ParentStatus(LenientCamel):
     path: str = Field(description="Its checkpoint.path.")
 
 
+class StageStatus(LenientCamel):
+    """A stage that is complete."""
+
+    name: str
+    kind: str = ""
+    attempt: int = Field(description="Number of the attempt that completed it.")
+    step: int | None = None
+    loss: float | None = None
+    ended_at: str = ""
+
+
 class TrainingRunStatus(LenientCamel):
     """The only memory of a run."""
 
     observed_generation: int = 0
     phase: str = ""
-    stage: str = ""
+    stage: str = Field("", description="The stage that the newest or the next attempt is of.")
+    stages: list[StageStatus] = Field(default_factory=list, description="Complete ones of a run of several stages.")
     attempt: int | None = Field(None, description="Number of the newest attempt, 0-based.")
     restarts: int = Field(0, description="Restarts that counted towards failurePolicy.maxRestarts.")
     result: Literal["Succeeded", "Failed"] | None = Field(None, description="Set once, when the run is over.")

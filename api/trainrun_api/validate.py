@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.chain import problems_of_stages
 from trainrun_api.manifest import ManifestError, Problem, load_manifest
-from trainrun_api.rules import RULES, Facts
+from trainrun_api.rules import Facts, broken
 from trainrun_api.structure import parse, without_nulls
 
 __all__ = ["Problem", "validate", "validate_file", "validate_update"]
@@ -43,9 +44,4 @@ def _verdict(manifest: Mapping[str, Any], old: Mapping[str, Any] | None) -> list
         raw=stored["spec"],
         old=without_nulls(old)["spec"] if old is not None else None,
     )
-    problems = []
-    for rule in RULES:
-        values = rule.check(facts)
-        if values is not None:
-            problems.append(Problem(rule.path, rule.sentence(values), rule.kind, rule.id))
-    return problems
+    return broken(facts) or problems_of_stages(stored, run.spec)

@@ -72,6 +72,7 @@ def pod_facts(pod: Object, run_uid: str, job_uids: Iterable[str], *, is_departed
         waiting_reason=str(waiting.get("reason", "")),
         waiting_message=str(waiting.get("message", "")),
         image=str(container.get("image", "")),
+        image_id=str(_trainer_status(status).get("imageID", "")),
         terminated=_terminated(status, attempt),
         reason=str(status.get("reason", "")),
         message=str(status.get("message", "")),
@@ -116,9 +117,7 @@ def deviates(node: NodeFacts) -> bool:
 
 def _terminated(status: Mapping[str, Any], attempt: int) -> Terminated | None:
     """The end of the trainer container, if it has ended."""
-    containers = status.get("containerStatuses") or []
-    state: Mapping[str, Any] = next((c.get("state") or {} for c in containers if c["name"] == CONTAINER), {})
-    end = state.get("terminated")
+    end = (_trainer_status(status).get("state") or {}).get("terminated")
     if end is None:
         return None
     raw = _json(end.get("message"))
@@ -136,6 +135,11 @@ def _terminated(status: Mapping[str, Any], attempt: int) -> Terminated | None:
         message=message,
         unknown_schema=unknown,
     )
+
+
+def _trainer_status(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    containers = status.get("containerStatuses") or []
+    return next((c for c in containers if c["name"] == CONTAINER), {})
 
 
 def _message(raw: Mapping[str, Any]) -> TerminationMessage | None:

@@ -123,11 +123,13 @@ class Poller:
         except ClusterError:
             return  # the pass that the failure of other calls causes will tell
         facts: ProgressFacts | None = None
-        for index, pod in pods[:ASKED_PER_ROUND]:
+        for turn, (index, pod) in enumerate(pods[:ASKED_PER_ROUND]):
             answer = self._cluster.fetch_progress(pod, timeout_seconds=self._settings.poll_timeout_seconds)
             facts = self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
             if answer.record is not None and not watch.ask_all:
                 break
+            if turn == 0 and answer.record is not None and self._is_news(facts, watch):
+                self._enqueue(key)  # a pod that worker 0 has not heard need not be waited for
         if facts is not None and (self._is_news(facts, watch) or self._is_pass_due(key)):
             self._enqueue(key)
 

@@ -26,8 +26,9 @@ class Settings:
     """An agent answers from memory in milliseconds; a second is a verdict on the way to it."""
     poll_parallel: int = 64
     """Calls at once, so that a rack of silent agents does not delay the others."""
-    peer_silent_seconds: float = 15.0
-    """A peer that worker 0 has not heard for this long is silent; agents greet each other every few seconds."""
+    peer_silent_seconds: float = 7.0
+    """A peer that worker 0 has not heard for this long is silent: asked every 5 s, with 1 s to answer, it has missed a
+    question. That is known before the node's lease runs out, and nothing follows from it alone."""
     progress_pass_seconds: float = 60.0
     """A healthy run gets a pass this often to refresh status.progress."""
     progress_passes_per_second: float = 5.0

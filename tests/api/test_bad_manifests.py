@@ -62,7 +62,7 @@ def test_not_yet_available_comes_last() -> None:
             "spec": {
                 "workers": {"minReplicas": 5},
                 "health": {"nodeRepair": "Reboot"},
-                "stages": [{"name": "a", "kind": "report"}] * 2,
+                "stages": [{"name": "a", "kind": "precompile"}] * 2,
             }
         },
     )

@@ -231,6 +231,23 @@ def loses_a_node_while_a_spare_waits(stage: Stage) -> None:
     assert status["attempts"][0]["replaced"] == 1
 
 
+def goes_through_stages(stage: Stage) -> None:
+    """Each with a shape of its own; one that fails is tried again, and the run is over with the last."""
+    base = {"name": "base", "kind": "train", "workers": {"replicas": 2}}
+    whole = {"name": "whole", "kind": "consolidate", "config": {"checkpoint": "stage:base/checkpoints"}}
+    stage.create_run("a", {"spec": {"stages": [{"name": "texts", "kind": "prepare"}, base, whole]}})
+    stage.trainers.finish(stage.wait_running("a", 0, workers=1))
+    first, _ = stage.wait_running("a", 1, workers=2)
+    wait_for(lambda: len(stage.jobs("a")) == 1, "the first stage's job to be gone")
+    stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
+    stage.trainers.finish(stage.wait_running("a", 2, workers=2))
+    stage.trainers.finish(stage.wait_running("a", 3, workers=1))
+    status = stage.wait_status("a", phase="Succeeded", restarts=0, stage="whole")
+    assert stage.attempts("a") == [(0, "Done"), (1, "DeviceSuspect"), (2, "Done"), (3, "Done")]
+    assert [attempt["stage"] for attempt in status["attempts"]] == ["texts", "base", "base", "whole"]
+    assert [(done["name"], done["attempt"]) for done in status["stages"]] == [("texts", 0), ("base", 2)]
+
+
 STORIES: dict[str, Story] = {
     story.__name__: story
     for story in (
@@ -250,5 +267,6 @@ STORIES: dict[str, Story] = {
         waits_for_nodes,
         goes_on_with_fewer_workers,
         is_made_again_under_its_name,
+        goes_through_stages,
     )
 }

@@ -75,6 +75,7 @@ JUDGED = {
     "Restarting": GOING_ON,
     "FewerWorkers": GOING_ON,
     "GangIncomplete": GOING_ON,
+    "StageCompleted": GOING_ON,
     "Succeeded": DONE,
     "Failed": ILL,
     "Deleted": GOING_ON,

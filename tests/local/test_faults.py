@@ -176,9 +176,10 @@ def commit(run_dir: RunDir, step: int, claim: int, content: bytes) -> Path:
 
 
 def claim(run_dir: RunDir, k: int, parent: tuple[int, int] | None) -> None:
-    run_dir.claims.mkdir(exist_ok=True)
+    claims = run_dir.checkpoints / "claims"
+    claims.mkdir(exist_ok=True)
     stated = {"step": parent[0], "claim": parent[1]} if parent else None
-    write_json(run_dir.claims / f"{k}.json", {"k": k, "parent": stated})
+    write_json(claims / f"{k}.json", {"k": k, "parent": stated})
 
 
 def test_corruption_flips_one_byte_of_the_newest_that_counts(run_dir: RunDir, worker: subprocess.Popen) -> None:

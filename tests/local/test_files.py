@@ -96,8 +96,9 @@ def test_a_workdir_has_one_holder_and_no_child_keeps_it(tmp_path: Path) -> None:
 
 
 def claim(run_dir: RunDir, k: int, parent: tuple[int, int] | None) -> None:
-    run_dir.claims.mkdir(exist_ok=True)
-    write_json(run_dir.claims / f"{k}.json", {"k": k, "parent": parent and {"step": parent[0], "claim": parent[1]}})
+    claims = run_dir.checkpoints / "claims"
+    claims.mkdir(exist_ok=True)
+    write_json(claims / f"{k}.json", {"k": k, "parent": parent and {"step": parent[0], "claim": parent[1]}})
 
 
 def lines(run_dir: RunDir, k: int, steps: dict[int, float]) -> None:
@@ -125,6 +126,25 @@ def test_metrics_have_one_line_per_step_along_the_claims(run_dir: RunDir) -> Non
         (3, 2, False),
         (4, 2, True),
     ]
+
+
+def test_each_stage_has_lines_of_its_own(run_dir: RunDir) -> None:
+    """In the order in which the stages began; a record that is half written is no stage."""
+    for name, began in (("tuned", "2026-01-02"), ("base", "2026-01-01")):
+        folder = run_dir.checkpoints / "stages" / name / "0a"
+        (folder / "metrics").mkdir(parents=True)
+        (folder / "claims").mkdir()
+        write_json(folder / "claims" / "1.json", {"k": 1, "parent": None})
+        line = {"step": 1, "loss": 1.0, "loss_hex": "0x1p+0", "claim": 1}
+        append_line(folder / "metrics" / "c1.jsonl", line)
+        record = {"name": name, "kind": "train", "folder": f"stages/{name}/0a", "started_at": began}
+        write_json(run_dir.checkpoints / "stages" / name / "stage.json", record)
+    torn = run_dir.checkpoints / "stages" / "torn" / "stage.json"
+    torn.parent.mkdir()
+    torn.write_text('{"name": "to')
+    assert MetricsFile(run_dir).refresh(is_final=True) == []
+    merged = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
+    assert [(m["stage"], m["step"]) for m in merged] == [("base", 1), ("tuned", 1)]
 
 
 def append_line_of_evaluation(run_dir: RunDir, k: int, step: int) -> None:

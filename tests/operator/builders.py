@@ -22,7 +22,7 @@ from trainrun_operator.core.observed import (
     RunFacts,
     Terminated,
 )
-from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.outcome import Outcome
 from trainrun_operator.core.situation import situate
 from trainrun_operator.core.status import settle
 from trainrun_operator.core.times import to_text

@@ -40,6 +40,15 @@ def taken_seat(sim: Simulation, key: Key) -> None:
     sim.world.remove_node(sim.world.pods(key)[1]["spec"]["nodeName"])
 
 
+def stages(sim: Simulation, key: Key) -> None:
+    """Three stages, and a node goes in the second."""
+    chain = [{"name": "texts", "kind": "prepare"}, {"name": "base", "kind": "train"}]
+    again = {"name": "tuned", "kind": "train", "config": {"total_steps": 20}, "workers": {"replicas": 1}}
+    sim.world.edit_run(key, stages=[*chain, again])
+    at_step(sim, key, 15)
+    sim.world.remove_node(sim.world.pods(key)[1]["spec"]["nodeName"])
+
+
 def suspension(sim: Simulation, key: Key) -> None:
     """Suspended and resumed."""
     at_step(sim, key, 15)
@@ -52,6 +61,7 @@ STORIES: dict[str, tuple[Callable[[Simulation, Key], None], list[str], int]] = {
     "lost node": (lost_node, ["NodeLost", "Done"], 0),
     "taken seat": (taken_seat, ["Done"], 0),
     "program error": (program_error, ["DeviceOutOfMemory", "Done"], 1),
+    "stages": (stages, ["Done", "NodeLost", "Done", "Done"], 0),
     "suspension": (suspension, ["Suspended", "Done"], 0),
 }
 

@@ -10,6 +10,7 @@ import pytest
 from trainrun_api.contract import Label
 from trainrun_operator.facts import job_facts, node_facts, pod_facts
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
+from trainrun_operator.kube.trim import trimmed
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HEALTH = "sagemaker.amazonaws.com/node-health-status"
@@ -228,3 +229,10 @@ def test_a_disruption_is_named(condition, disruption):
         pod_facts(pod({"phase": "Running", "conditions": [condition]}), "u", [], is_departed=False).disruption
         == disruption
     )
+
+
+def test_the_image_that_runs_is_known_with_its_digest():
+    """As soon as the container is there; also through the watch cache, which keeps little of a pod."""
+    obj = pod({"containerStatuses": [{"name": "pytorch", "imageID": "r/t@sha256:1", "state": {}}]})
+    for seen in (obj, trimmed("Pod", obj)):
+        assert pod_facts(seen, "run-uid", [], is_departed=False).image_id == "r/t@sha256:1"

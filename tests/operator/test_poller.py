@@ -104,6 +104,16 @@ def test_everybody_is_asked_when_something_is_suspect(stage):
     assert stage.asked == ["a-a0-0", "a-a0-1", "a-a0-2"]
 
 
+def test_what_worker_0_knows_is_told_before_the_silent_ones_are_waited_for(stage):
+    """It has not heard a peer: the pass may begin while that one is asked in vain."""
+    stage.answers[0] = record(heard={"1": 16.0, "2": 1.0})
+    told_at = []
+    stage.poller._enqueue = lambda key: told_at.append(list(stage.asked))
+    stage.poller.poll(KEY, replace(WATCH, is_suspect=True, ask_all=True, heard_indices=frozenset({0, 1, 2})))
+    assert told_at[0] == ["a-a0-0"]
+    assert len(stage.asked) == 3
+
+
 def test_the_longest_unheard_are_asked_first_and_not_all_of_a_large_run(stage):
     """Sixteen a round; worker 0 always."""
     for index in range(3, 40):

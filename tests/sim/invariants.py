@@ -6,6 +6,8 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
+from trainrun_api.stages import spec_of
+from trainrun_api.v1alpha1 import TrainingRunSpec
 from trainrun_operator.cluster import Key
 from trainrun_operator.core.times import from_text
 from trainrun_operator.testing.simulation import Simulation
@@ -69,7 +71,8 @@ class Invariants:
                 known = self.closed[key].setdefault(attempt["number"], attempt["cause"])
                 assert known == attempt["cause"], f"{key}: attempt {attempt['number']} was judged twice"
         for before, attempt in pairwise([{}, *attempts]):
-            self._size(key, before, attempt)
+            is_first = attempt.get("stage") != before.get("stage")
+            self._size(key, {} if is_first else before, attempt)
         limit = 10
         assert status["restarts"] <= limit, f"{key}: budget exceeded"
         spent = sum(1 for cause in self.closed[key].values() if cause in SPENDING_CAUSES)
@@ -82,7 +85,8 @@ class Invariants:
         """Never fewer workers than may be, and fewer than wanted only right after an attempt that lacked nodes."""
         run = self.sim.world.store.get("TrainingRun", key)
         assert run is not None
-        least = run["spec"]["workers"].get("minReplicas", attempt["replicas"])
+        workers = spec_of(TrainingRunSpec.model_validate(run["spec"]), attempt.get("stage", "")).workers
+        least = workers.min_replicas or attempt["replicas"]
         assert attempt["replicas"] >= least, f"{key}: {attempt} runs on too few"
         wanted = attempt.get("wantedReplicas")
         if wanted is not None:

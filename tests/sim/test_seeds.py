@@ -7,6 +7,7 @@ TRAINRUN_SIM_SEEDS=2000 searches further; what it finds goes to REGRESSIONS.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from trainrun_operator.cluster import Key
@@ -25,6 +26,15 @@ REGRESSIONS: tuple[int, ...] = ()
 
 LIVENESS_SECONDS = 4 * 3600.0
 """Ten minutes of back-off and of flapping nodes, several times over."""
+
+
+STAGES: list[dict[str, Any]] = [
+    {"name": "texts", "kind": "prepare"},
+    {"name": "base", "kind": "train", "config": {"total_steps": 60}},
+    {"name": "tuned", "kind": "train", "workers": {"replicas": 2, "minReplicas": 1}},
+    {"name": "after", "kind": "consolidate", "config": {"checkpoint": "stage:tuned/checkpoints"}},
+]
+"""Of some runs."""
 
 
 def build(seed: int) -> tuple[Simulation, list[Key]]:
@@ -47,7 +57,10 @@ def build(seed: int) -> tuple[Simulation, list[Key]]:
         if int(str(workers["replicas"])) > 1 and unit(seed, "spared", n) < 0.3:
             workers["spares"] = between(1, 2, seed, "spares", n)
         grace = between(10, 60, seed, "grace", n)
-        runs.append(sim.world.add_run(name, config=config, workers=workers, terminationGracePeriodSeconds=grace))
+        stages = STAGES if unit(seed, "staged", n) < 0.25 else []
+        runs.append(
+            sim.world.add_run(name, config=config, workers=workers, stages=stages, terminationGracePeriodSeconds=grace)
+        )
     return sim, runs
 
 

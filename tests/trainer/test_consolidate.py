@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainrun_trainer.consolidate import ConsolidateConfig, kept_steps, main, run
+from trainrun_api.stage_config import ConsolidateConfig
+from trainrun_trainer.consolidate import kept_steps, main, run
 from trainrun_trainer.errors import NoUsableCheckpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from trainrun_api.stage_config import Labels, Questions, Tasks, TextSet
 from trainrun_trainer.corpus.instructions import instruction_prompt
 from trainrun_trainer.errors import ConfigError, DataError
 from trainrun_trainer.evaluating import grading
@@ -22,7 +23,6 @@ from trainrun_trainer.evaluating.perplexity import perplexity
 from trainrun_trainer.evaluating.questions import Question, compare, generate, read_questions
 from trainrun_trainer.evaluating.run import run
 from trainrun_trainer.evaluating.scoring import Asked, Loaded
-from trainrun_trainer.evaluating.tasks import Labels, Questions, Tasks, TextSet
 from trainrun_trainer.settings import parse
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -300,7 +300,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         {"labels": {"k": {"path": "{place}/labels.jsonl", "labels": {"scripture": " a", "other": " b"}}}},
         "line 2 has label 'manual', expected one of scripture, other",
     ),
-    "prompt": ({"labels": {"k": {"path": "x", "labels": LABELS, "prompt": "?"}}}, "labels.k.prompt='.' has no {text}"),
+    "prompt": ({"labels": {"k": {"path": "x", "labels": LABELS, "prompt": "?"}}}, "labels.k: prompt='.' has no {text}"),
     "context": (
         {"questions": {"q": {"path": "{place}/questions.jsonl", "max_new_tokens": 3000}}},
         "max_new_tokens=3000 is beyond the model's context of 2048",
@@ -321,10 +321,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", list(REFUSALS))
 def test_bad_tasks_get_one_sentence(place: Path, tmp_path: Path, case: str) -> None:
     raw, words = REFUSALS[case]
-    tasks = parse(Tasks, json.loads(json.dumps(raw).replace("{place}", str(place))), "")
     inputs = {"model": str(place / "baseline"), "baseline": str(place / "baseline"), "out": str(tmp_path)}
     with pytest.raises((ConfigError, DataError), match=words):
-        run(tasks, inputs)
+        run(parse(Tasks, json.loads(json.dumps(raw).replace("{place}", str(place))), ""), inputs)
 
 
 def test_the_command_prints_the_table_or_one_sentence(

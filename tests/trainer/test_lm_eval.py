@@ -9,11 +9,11 @@ from pydoc_data.topics import topics
 
 import pytest
 import yaml
+from trainrun_api.stage_config import Labels, LmEval, Tasks
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.classification import classify
 from trainrun_trainer.evaluating.lm_eval import run_suites
 from trainrun_trainer.evaluating.scoring import Asked, Loaded
-from trainrun_trainer.evaluating.tasks import Labels, LmEval, Tasks
 
 from tests.trainer.models import save, tiny, tokenizer
 from tests.trainer.oracle import LM_EVAL, python_with

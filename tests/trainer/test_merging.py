@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trainrun_api.stage_config import MergeConfig
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.merging import methods
 from trainrun_trainer.merging.__main__ import main
-from trainrun_trainer.merging.config import MergeConfig
 from trainrun_trainer.merging.merge import run
 from trainrun_trainer.model_folder import ModelFolder
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -231,7 +231,7 @@ def test_tokens_of_other_numbers_are_refused_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_make_no_sense_are_refused(config: dict[str, Any], count: int, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ValueError, match=words):
         MergeConfig(**config).weights_of(count)
 
 
@@ -250,7 +250,7 @@ def test_the_command_merges_and_refuses_in_one_sentence(
 
 
 MERGED = """
-from trainrun_trainer.merging.config import MergeConfig
+from trainrun_api.stage_config import MergeConfig
 from trainrun_trainer.merging.merge import run
 
 def work(size):

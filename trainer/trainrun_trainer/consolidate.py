@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors import safe_open
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from trainrun_api.base import Strict
 from trainrun_api.contract import SCHEMA, CheckpointLayout
+from trainrun_api.stage_config import ConsolidateConfig
 from trainrun_api.train_config import ModelConfig, TrainConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -41,13 +40,6 @@ from trainrun_trainer.tokenizer import load_tokenizer
 WEIGHT = "model."
 """What the names of weights begin with in a checkpoint; the rest are the optimizer's."""
 WORDS_OF = {dtype: word for word, dtype in DTYPES.items()}
-
-
-class ConsolidateConfig(Strict):
-    """Which checkpoint, and into how large files."""
-
-    step: int | None = Field(None, ge=0, description="Of this step; null: the newest.")
-    max_shard_bytes: int = Field(5_000_000_000, ge=1_000, description="Largest safetensors file.")
 
 
 class Pieces:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 import torch
 
 from trainrun_trainer import device as devices
+
+VERSIONED = ("trainrun", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft")
+"""Packages that a manifest names."""
 
 
 def fingerprint(
@@ -18,6 +24,15 @@ def fingerprint(
         "torch": torch.__version__, "device": devices.describe(device), "threads": threads,
         "world_size": world_size, "mesh": dict(mesh), "precision": precision, "attention": attention,
     }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of ourselves, of Python and of what decides about numbers and formats."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -18,4 +18,7 @@ def parse(model: type[M], raw: Any, where: str) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # a sentence of ours about several fields; the value is in it
+            place = f"{where}{field}".rstrip(".")
+            raise ConfigError(f"{place}: {first['ctx']['error']}" if place else str(first["ctx"]["error"])) from error
         raise ConfigError(f"{where}{field}: {first['msg']}, got {first['input']!r}") from error

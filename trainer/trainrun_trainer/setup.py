@@ -178,7 +178,7 @@ def _describe(
         "numerics": numerics.fingerprint(
             device, ranks.world_size, mesh, config.threads_per_worker, config.precision, attention
         ),
-        "base": base,
+        "base": base, "versions": numerics.versions(),
     }  # fmt: skip
 
 

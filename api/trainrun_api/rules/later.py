@@ -22,55 +22,26 @@ def _given(get: Callable[[Facts], object], *fine: object) -> Callable[[Facts], V
     return check
 
 
-def _stage_kind(facts: Facts) -> Values | None:
-    other = next((stage for stage in facts.spec.stages if stage.kind != "train"), None)
-    return OK if other is None else {"name": other.name, "got": other.kind}
-
-
-def _one_train_stage(facts: Facts) -> Values | None:
-    number = len([stage for stage in facts.spec.stages if stage.kind == "train"])
-    return OK if number <= 1 else {"got": number}
-
-
-def _stage_overlay(facts: Facts) -> Values | None:
-    return {} if any({"config", "workers"} & stage.model_fields_set for stage in facts.spec.stages) else OK
+def _precompile(facts: Facts) -> Values | None:
+    later = next((stage for stage in facts.spec.stages if stage.kind == "precompile"), None)
+    return OK if later is None else {"name": later.name}
 
 
 def _sifting(facts: Facts) -> Values | None:
     return {} if facts.spec.config and facts.spec.config.sifting else OK
 
 
-_OTHER_STAGE = "self.stages.filter(s, s.kind != 'train')[0]"
+_PRECOMPILE = "self.stages.filter(s, s.kind == 'precompile')"
 
 RULES = (
     Rule(
         id="stage-kinds-later",
         at="spec",
         child="stages",
-        cel="!has(self.stages) || self.stages.all(s, s.kind == 'train')",
-        message="spec.stages[{name}].kind={got} is not yet available in this version; use train, or leave stages out",
-        values={"name": f"{_OTHER_STAGE}.name", "got": f"{_OTHER_STAGE}.kind"},
-        check=_stage_kind,
-        kind="later",
-    ),
-    Rule(
-        id="several-stages-later",
-        at="spec",
-        child="stages",
-        cel="!has(self.stages) || self.stages.filter(s, s.kind == 'train').size() <= 1",
-        message="spec.stages has {got} stages of kind train, which is not yet available in this version; use one",
-        values={"got": "self.stages.filter(s, s.kind == 'train').size()"},
-        check=_one_train_stage,
-        kind="later",
-    ),
-    Rule(
-        id="stage-overlays-later",
-        at="spec",
-        child="stages",
-        cel="!has(self.stages) || self.stages.all(s, !has(s.config) && !has(s.workers))",
-        message="spec.stages[].config and spec.stages[].workers are not yet available in this version; "
-        "use spec.config and spec.workers",
-        check=_stage_overlay,
+        cel="!has(self.stages) || self.stages.all(s, s.kind != 'precompile')",
+        message="spec.stages[{name}].kind=precompile is not yet available in this version; leave that stage out",
+        values={"name": f"{_PRECOMPILE}[0].name"},
+        check=_precompile,
         kind="later",
     ),
     Rule(

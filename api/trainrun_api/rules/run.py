@@ -1,4 +1,4 @@
-"""Rules on the run as a whole: its name, checkpoints, resume, stages, limits, and what never changes."""
+"""Rules on the run as a whole: its name, checkpoints, resume, limits, and what never changes."""
 
 from __future__ import annotations
 
@@ -71,12 +71,6 @@ def _of_itself(facts: Facts) -> Values | None:
     return {"got": got} if got is not None and got == facts.name else OK
 
 
-def _stage_twice(facts: Facts) -> Values | None:
-    names = [stage.name for stage in facts.spec.stages]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    return OK if twice is None else {"got": twice}
-
-
 def _rule_twice(facts: Facts) -> Values | None:
     names = [rule.name for rule in facts.spec.failure_policy.rules]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -112,7 +106,7 @@ def _kept_cel(name: str) -> str:
 
 
 _FROM = pick("from", "'Latest'")
-_TWICE = "self.{0}.filter(a, !self.{0}.exists_one(b, b.name == a.name))[0].name"
+_TWICE = "self.rules.filter(a, !self.rules.exists_one(b, b.name == a.name))[0].name"
 
 RULES = (
     Rule(
@@ -220,21 +214,12 @@ RULES = (
         check=_of_itself,
     ),
     Rule(
-        id="stage-names-unique",
-        at="spec",
-        child="stages",
-        cel="!has(self.stages) || self.stages.all(a, self.stages.exists_one(b, b.name == a.name))",
-        message="spec.stages has the name {got} twice; give each stage its own name",
-        values={"got": _TWICE.format("stages")},
-        check=_stage_twice,
-    ),
-    Rule(
         id="failure-rule-names-unique",
         at="spec.failurePolicy",
         child="rules",
         cel="!has(self.rules) || self.rules.all(a, self.rules.exists_one(b, b.name == a.name))",
         message="spec.failurePolicy.rules has the name {got} twice; give each rule its own name",
-        values={"got": _TWICE.format("rules")},
+        values={"got": _TWICE},
         check=_rule_twice,
     ),
     Rule(

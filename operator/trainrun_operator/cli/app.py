@@ -181,3 +181,29 @@ def report(name: RunName = None, workdir: Workdir = Path("runs")) -> None:
     from trainrun_operator.cli.report import make_report
 
     raise typer.Exit(make_report(workdir, name))
+
+
+@app.command()
+def manifest(
+    file: Annotated[Path, typer.Argument(help="Output of kubectl get trun NAME -o json; - for standard input.")],
+    store: Annotated[Path, typer.Option(help="The run's checkpoint.path, as it is seen here.", show_default=False)],
+) -> None:
+    """Print what a run in a cluster was made of and what came of it. In local mode `run` keeps it as manifest.json."""
+    from trainrun_operator.cli.provenance import show_manifest
+
+    raise typer.Exit(show_manifest(file, store))
+
+
+@app.command()
+def clone(
+    file: Annotated[Path, typer.Argument(help="manifest.json of a run.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="Name of the new run; default: NAME-clone.")] = None,
+    path: Annotated[
+        str | None, typer.Option("--checkpoint-path", help="Its checkpoint.path; default: beside the old one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write; default: <name>.yaml.")] = None,
+) -> None:
+    """Write the manifest that does a run again, from its manifest.json alone."""
+    from trainrun_operator.cli.provenance import clone as make
+
+    raise typer.Exit(make(file, name, path, out))

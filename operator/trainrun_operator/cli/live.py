@@ -66,7 +66,7 @@ def state_panel(snapshot: Snapshot, phase_seconds: float) -> Group:
         Text(snapshot.run["metadata"]["name"], style="bold"),
         Text(str(status.get("phase") or "Pending"), style="green" if status.get("phase") == "Running" else "yellow"),
         f"{phase_seconds:.0f} s",
-        f"attempt {status.get('attempt', '-')}",
+        f"attempt {status.get('attempt', '-')}{_of_stage(status)}",
         ProgressBar(total=total or 1, completed=step, width=BAR_WIDTH),
         f"step {step}/{total or '?'}",
     )
@@ -75,6 +75,12 @@ def state_panel(snapshot: Snapshot, phase_seconds: float) -> Group:
     rule = snapshot.last_decision.get("rule")
     decision = f"last decision: {rule}: {ready.get('message', '')}" if rule else str(ready.get("message", ""))
     return Group(head, Text(facts), Text(decision, style="dim", overflow="ellipsis", no_wrap=True))
+
+
+def _of_stage(status: Mapping[str, Any]) -> str:
+    """Which stage a run of several is in."""
+    attempts = status.get("attempts") or [{}]
+    return f", stage {status['stage']}" if attempts[-1].get("stage") else ""
 
 
 def _facts(progress: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:

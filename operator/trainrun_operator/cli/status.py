@@ -39,6 +39,9 @@ def show_status(workdir: Path, name: str | None) -> int:
 
 def _facts(run_dir: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
+    if (status.get("attempts") or [{}])[-1].get("stage"):
+        complete = ", ".join(stage["name"] for stage in status.get("stages") or []) or "none yet"
+        facts.append(("stage", f"{status['stage']}; complete: {complete}"))
     progress = ask_progress(run_dir)
     if progress.get("step") is not None:
         facts.append(("progress", progress_line(progress)))

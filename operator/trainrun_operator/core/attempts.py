@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from trainrun_api.contract import Label
-from trainrun_api.v1alpha1 import AttemptStatus, FailureStatus, ParentStatus, StopStatus, TrainingRunStatus
+from trainrun_api.v1alpha1 import (
+    AttemptStatus,
+    CheckpointStatus,
+    FailureStatus,
+    ParentStatus,
+    ProgressStatus,
+    StageStatus,
+    StopStatus,
+    TrainingRunStatus,
+)
 
 from trainrun_operator.core.elastic import GANG_INCOMPLETE, nodes_for_all
 from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
@@ -25,8 +34,8 @@ from trainrun_operator.core.verdict import Finding
 ATTEMPTS_KEPT = 20
 """Bound of status.attempts."""
 
-TRAIN_STAGE = "train"
-"""The only stage of a run that names none."""
+DONE = "Done"
+"""Cause of an attempt's end that reached its target."""
 
 
 def job_name(run: str, attempt: int) -> str:
@@ -46,9 +55,10 @@ def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> t
     """The status with a new open attempt on that many workers, perhaps fewer than the spec wants."""
     observed, wanted = situation.observed, situation.spec.workers.replicas
     is_short = replicas < wanted  # only right after an attempt that lacked nodes
-    number = next_number(observed)
+    number, stage = next_number(observed), situation.stage
     attempt = AttemptStatus(
         number=number,
+        stage=stage.name if situation.is_chain else "",
         job=job_name(observed.run.name, number),
         generation=observed.run.generation,
         replicas=replicas,
@@ -62,14 +72,15 @@ def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> t
     history = [*situation.status.attempts, attempt][-ATTEMPTS_KEPT:]
     update = {
         "attempt": number,
-        "stage": situation.spec.stages[0].name if situation.spec.stages else TRAIN_STAGE,
+        "stage": stage.name,
         "attempts": history,
         "next_attempt_at": None,
         "replicas": attempt.replicas,
         "selector": f"{Label.RUN}={observed.run.name}",
     }
     parent = observed.parent
-    if parent is not None:  # for good: it may be deleted, and made again with another result
+    if parent is not None and situation.spec.resume.run is not None:
+        # for good: it may be deleted, and made again with another result
         update["parent"] = ParentStatus(run=parent.name, uid=parent.uid, path=parent.path)
     return situation.status.model_copy(update=update), attempt
 
@@ -133,9 +144,31 @@ def failed(situation: Situation, finding: Finding, ruling: Ruling) -> TrainingRu
     return status.model_copy(update=update)
 
 
+def stage_completed(situation: Situation, following: str) -> TrainingRunStatus:
+    """The status of a run whose stage is complete: steps and checkpoints of the one that follows are its own."""
+    attempt, stage = situation.current, situation.stage
+    status = ended(situation, DONE, f"Stage {stage.name} is complete.")
+    done = StageStatus(
+        name=stage.name,
+        kind=stage.kind,
+        attempt=attempt.number,
+        step=status.progress.step,
+        loss=status.progress.loss,
+        ended_at=to_text(situation.now),
+    )
+    update = {
+        "stage": following,
+        "stages": [*status.stages, done],
+        "progress": ProgressStatus(),
+        "checkpoint": CheckpointStatus(),
+        "ledgers": {},
+    }
+    return status.model_copy(update=update)
+
+
 def succeeded(situation: Situation) -> TrainingRunStatus:
     """The status of a run that reached its target."""
-    status = ended(situation, "Done", "The run is complete.")
+    status = ended(situation, DONE, "The run is complete.")
     return status.model_copy(update={"result": "Succeeded", "ended_at": to_text(situation.now)})
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from trainrun_api.v1alpha1 import TrainingRunStatus
 
 from trainrun_operator.core.decision import Action
-from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.outcome import Outcome
 from trainrun_operator.core.situation import Situation
 
 

@@ -25,6 +25,7 @@ WHOLE_RUN: tuple[Rule, ...] = (
 
 OPEN_ATTEMPT: tuple[Rule, ...] = (
     # is there evidence that it has ended?
+    ending.stage_completed,
     ending.attempt_succeeded,
     stopping.stop_done,
     stopping.stop_under_way,

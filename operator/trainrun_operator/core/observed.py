@@ -86,6 +86,8 @@ class PodFacts:
     """Why the container does not start, for example ImagePullBackOff."""
     waiting_message: str = ""
     image: str = ""
+    image_id: str = ""
+    """What the runtime resolved that to, with its digest; empty before the container was created."""
     terminated: Terminated | None = None
     reason: str = ""
     """Pod-level reason, for example Evicted."""

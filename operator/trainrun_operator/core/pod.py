@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainrun_api.contract import AGENT_PORT, Env
-from trainrun_api.v1alpha1 import TrainingRunSpec
+from trainrun_api.stages import TRAIN_CONFIGURED, is_chain
+from trainrun_api.v1alpha1 import StageSpec, TrainingRunSpec
 
 from trainrun_operator.core.instances import device_resources
 from trainrun_operator.core.placement import HEALTH_TOLERATION
@@ -95,7 +96,7 @@ def contract_environment(
     job: str,
     replicas: int,
     spares: int,
-    stage: str,
+    stage: StageSpec,
     spec: TrainingRunSpec,
     parent_path: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -104,13 +105,13 @@ def contract_environment(
     training-operator 1.7 does not turn `spec.nprocPerNode` of an elastic job into a variable, so it is set here too.
     """
     workers, resume = spec.workers, spec.resume.model_dump(mode="json", by_alias=True)
-    if parent_path is not None:
+    if parent_path is not None and spec.resume.run is not None:
         resume["path"] = parent_path.removeprefix("file://")
     values: dict[str, str] = {
         Env.RUN: run,
         Env.RUN_UID: uid,
         Env.ATTEMPT: str(attempt),
-        Env.STAGE: stage,
+        Env.STAGE: stage.name,
         Env.RESUME: _compact(resume),
         Env.CHECKPOINT: _compact(spec.checkpoint.model_dump(mode="json", by_alias=True, exclude={"path"})),
         Env.CHECKPOINT_PATH: spec.checkpoint.path.removeprefix("file://"),
@@ -122,7 +123,11 @@ def contract_environment(
         Env.GRACE_SECONDS: str(spec.termination_grace_period_seconds),
         "PET_NPROC_PER_NODE": str(workers.devices_per_worker),
     }
-    if spec.config is not None:
+    if is_chain(spec):
+        values[Env.STAGE_KIND] = stage.kind
+    if stage.kind not in TRAIN_CONFIGURED:
+        values[Env.CONFIG] = _compact(stage.config)
+    elif spec.config is not None:
         # as it was written: a field that this version knows and the image does not must not be in it by its default
         values[Env.CONFIG] = _compact(spec.config.model_dump(mode="json", exclude_unset=True))
     if spares:

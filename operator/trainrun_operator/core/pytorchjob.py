@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainrun_api.contract import GROUP, Label
+from trainrun_api.stages import spec_of, stage_of
 from trainrun_api.v1alpha1 import TrainingRunSpec
 
 from trainrun_operator.core.merge import overlay
@@ -20,7 +21,6 @@ from trainrun_operator.core.pod import AGENT_IMAGE, contract_environment, templa
 
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 MANAGED_BY = "app.kubernetes.io/managed-by"
-DEFAULT_STAGE = "train"
 
 STAY_ON_LOST_NODES = tuple(
     {"key": f"node.kubernetes.io/{condition}", "operator": "Exists", "effect": "NoExecute"}
@@ -47,11 +47,11 @@ def render(
     """The PyTorchJob of one attempt; `run` is a validated TrainingRun as the API serves it."""
     metadata = run["metadata"]
     name, uid = metadata["name"], metadata["uid"]
-    spec = TrainingRunSpec.model_validate(run["spec"])
-    job = job_name(name, attempt)
-    stage = next((stage.name for stage in spec.stages if stage.kind == DEFAULT_STAGE), DEFAULT_STAGE)
+    status, whole = run.get("status") or {}, TrainingRunSpec.model_validate(run["spec"])
+    stage = stage_of(whole, status.get("stage") or "")
+    spec, job = spec_of(whole, stage.name), job_name(name, attempt)
     labels = {**_kueue_labels(metadata), MANAGED_BY: "trainrun", Label.RUN: name, Label.ATTEMPT: str(attempt)}
-    parent = (run.get("status") or {}).get("parent") or {}
+    parent = status.get("parent") or {}
     env = contract_environment(
         run=name,
         uid=uid,
@@ -64,7 +64,7 @@ def render(
         parent_path=parent.get("path"),
     )
     pod = overlay(template(spec, job, env, agent_image), spec.workers.template.as_dict())
-    pod["metadata"]["labels"] |= {**labels, Label.STAGE: stage}
+    pod["metadata"]["labels"] |= {**labels, Label.STAGE: stage.name}
     pod["spec"] = with_placement(pod["spec"], excluded_nodes)
     if spares:
         pod["spec"]["tolerations"] = [*(pod["spec"].get("tolerations") or []), *STAY_ON_LOST_NODES]

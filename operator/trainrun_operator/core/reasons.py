@@ -6,32 +6,9 @@ Sentences hold no number that changes from pass to pass: an unchanged situation 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-Kstatus = Literal["Ready", "Reconciling", "Stalled"]
-"""Ready: as the spec wants it, so it trains, has succeeded, or rests; Reconciling: on the way; Stalled: a person must
-act. Rest is Ready too: Flux and `helm --wait` take anything else for unfinished and would wait for ever."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One way in which a pass can end."""
-
-    reason: str
-    phase: str
-    kstatus: Kstatus
-    event: Literal["Normal", "Warning"] | None
-    """None: no Event, the state is not news."""
-    goodput: str
-    """Class on which the wall seconds from now on are booked (goodput.CLASSES)."""
-    template: str
-    """The sentence, with named facts."""
-    meaning: str
-    """What is going on, for docs/conditions.md."""
-    todo: str
-    """What a person should do about it, for docs/conditions.md."""
-
+from trainrun_operator.core.outcome import Kstatus, Outcome
 
 ALL: dict[str, Outcome] = {}
 
@@ -348,6 +325,16 @@ GANG_INCOMPLETE = _outcome(
     "Attempt {attempt} got only a part of its nodes for {minutes} minutes and gives them back; it asks again at {at}.",
     meaning="Only a part of the workers got nodes, for five minutes; they are given back, so that others can run.",
     todo="Nothing if nodes will come; else lower spec.workers.replicas, or queue the run with Kueue.",
+)
+STAGE_COMPLETED = _outcome(
+    "StageCompleted",
+    "Starting",
+    "Reconciling",
+    "Normal",
+    "starting",
+    "Stage {stage} is complete{step}; stage {following} is next.",
+    meaning="A stage of a run of several reached its target, and the next one is about to start.",
+    todo="Nothing.",
 )
 SUCCEEDED = _outcome(
     "Succeeded",

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
+from trainrun_api.stages import is_chain, spec_of, stage_of
 from trainrun_api.v1alpha1 import (
     AttemptStatus,
     CheckpointStatus,
     ProgressStatus,
+    StageSpec,
     TrainingRunSpec,
     TrainingRunStatus,
 )
@@ -42,11 +44,22 @@ class Situation:
         """The instant of the snapshot."""
         return self.observed.now
 
-    @property
+    @cached_property
     def spec(self) -> TrainingRunSpec:
-        """The user's wish; rules before `spec_unworkable` must not ask for it."""
+        """The user's wish, as the present stage has it; rules before `spec_unworkable` must not ask for it."""
         assert self.observed.run.spec is not None
-        return self.observed.run.spec
+        return spec_of(self.observed.run.spec, self.status.stage)
+
+    @property
+    def stage(self) -> StageSpec:
+        """The stage that the open attempt, or the next one, is of."""
+        assert self.observed.run.spec is not None
+        return stage_of(self.observed.run.spec, self.status.stage)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the run has several stages, each with a folder of its own."""
+        return is_chain(self.spec)
 
     @cached_property
     def attempt(self) -> AttemptStatus | None:
@@ -195,6 +208,9 @@ def _noted(observed: Observed, attempt: AttemptStatus) -> AttemptStatus:
     nodes = [p.node for p in pods if p.node]
     if nodes and nodes != attempt.nodes:
         changes["nodes"] = nodes
+    image = next((p.image_id for p in pods if p.image_id), "")
+    if image and not attempt.image:
+        changes["image"] = image
     if attempt.scheduled_at is None and "scheduled_at" not in changes and _has_gang(pods, attempt):
         changes["scheduled_at"] = to_text(max((p.scheduled_at or observed.now) for p in pods))
     attempt = attempt.model_copy(update=changes)

@@ -15,7 +15,7 @@ from trainrun_operator.core import conditions, goodput, stall
 from trainrun_operator.core.choice import Choice
 from trainrun_operator.core.conditions import Freshness
 from trainrun_operator.core.decision import Action, Decision, RecordEvent, Watch
-from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.outcome import Outcome
 from trainrun_operator.core.rules.always import next_cleanup_at
 from trainrun_operator.core.situation import Situation, open_attempt
 from trainrun_operator.core.times import earliest, from_text, to_second

@@ -27,7 +27,7 @@ _METADATA = (
 )
 _POD_STATUS = ("phase", "reason", "message", "podIP", "startTime")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime", "lastHeartbeatTime")
-_CONTAINER_STATUS = ("name", "state", "restartCount")
+_CONTAINER_STATUS = ("name", "state", "restartCount", "imageID")
 
 
 def trimmed(kind: Kind, obj: Object) -> Object:

@@ -21,6 +21,7 @@ from trainrun_operator.local.disk import read_json, write_json
 from trainrun_operator.local.layout import RunDir
 from trainrun_operator.local.pod_process import POD_FOLDER
 from trainrun_operator.local.process import ProcessId, Tree, environment_value, halt
+from trainrun_operator.stores import stores_of
 
 Kind = Literal["lose-node", "kill-worker", "hang-worker", "kill-operator"]
 KINDS: tuple[Kind, ...] = ("lose-node", "kill-worker", "hang-worker", "kill-operator")
@@ -154,7 +155,7 @@ class FaultMaker:
         if done.exists():
             return []
         write_json(done, {})
-        effect = corrupt_newest(self._dir.checkpoints)
+        effect = corrupt_newest(stores_of(self._dir.checkpoints)[-1].path)
         return [_record(f"{CORRUPT}@latest", CORRUPT, effect, held)]
 
     def _mark(self, fault_id: str, suffix: str) -> Path:

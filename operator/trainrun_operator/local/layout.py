@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-
-from trainrun_api.contract import CheckpointLayout
 
 LOCK = ".lock"
 """Held by the supervisor for as long as it lives; below the workdir, so that one workdir has one supervisor."""
@@ -38,6 +37,11 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def manifest(self) -> Path:
+        """What the run was made of and what came of it; `trainrun clone` does it again."""
+        return self.root / "manifest.json"
+
+    @property
     def report(self) -> Path:
         """The page to look at."""
         return self.root / "report.html"
@@ -46,11 +50,6 @@ class RunDir:
     def checkpoints(self) -> Path:
         """Stands for `spec.checkpoint.path`."""
         return self.root / "checkpoints"
-
-    @property
-    def claims(self) -> Path:
-        """Claims of the worker groups."""
-        return self.checkpoints / CheckpointLayout.CLAIMS
 
     @property
     def logs(self) -> Path:
@@ -91,6 +90,14 @@ class RunDir:
     def desired(self) -> Path:
         """What the supervisor wants: {manifest, folder, nodes}; the operator child applies it."""
         return self.local / "desired.json"
+
+    def forget(self) -> None:
+        """The run's status and objects, so that it begins anew; what it wrote stays, its events under another name."""
+        shutil.rmtree(self.local, ignore_errors=True)
+        self.status.unlink(missing_ok=True)
+        if self.events.exists():
+            told = len(list(self.root.glob("events.*.jsonl")))
+            self.events.rename(self.root / f"events.{told + 1}.jsonl")
 
     def make(self) -> None:
         """Create the folders."""

@@ -1,4 +1,4 @@
-"""metrics.jsonl: exactly one line per optimizer step, merged along the claim chain.
+"""metrics.jsonl: exactly one line per optimizer step of each training stage, merged along the claim chain.
 
 Rank 0 of each worker group appends to its own `metrics/c<k>.jsonl`; which of those lines count is decided by the
 claims (`trainrun_api.lineage`), the same way for the trainer, for this file and for the report.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
@@ -15,6 +16,7 @@ from trainrun_api.lineage import merge_metrics
 
 from trainrun_operator.local.disk import read_json, read_lines
 from trainrun_operator.local.layout import RunDir
+from trainrun_operator.stores import Store, stores_of
 
 REST_FACTOR = 20
 """A merge that took t seconds is followed by 20 t of rest: at most 5% of a core, however long the run is."""
@@ -29,7 +31,7 @@ class MetricsFile:
         self._seen: tuple[Any, ...] = ()
         self._next_at = 0.0
         self._told = {
-            (line["step"], line["claim"])
+            (line.get("stage"), line["step"], line["claim"])
             for line in read_lines(run_dir.events)
             if line.get("reason") == "ReplayDiverged"
         }
@@ -39,15 +41,17 @@ class MetricsFile:
         moment = time.monotonic()
         if moment < self._next_at and not is_final:
             return []
-        sources = sorted(self._dir.checkpoints.glob(f"{CheckpointLayout.METRICS}/c*.jsonl"))
-        claims = sorted(self._dir.claims.glob("*.json"))
-        seen = (len(claims), *((p.name, p.stat().st_size) for p in sources))
+        stores = stores_of(self._dir.checkpoints)
+        seen = tuple(_size(store) for store in stores)
         if seen == self._seen:
             return []
-        lines = {int(path.stem[1:]): list(read_lines(path)) for path in sources}
-        parsed = [claim for claim in map(read_json, claims) if claim is not None]
+        merged: list[dict[str, Any]] = []
+        diverged: list[dict[str, Any]] = []
         try:
-            merged, diverged = merge_metrics(parsed, lines)
+            for store in stores:
+                of_stage, again = _merged(store)
+                merged += of_stage
+                diverged += again
         except ValueError:  # a claim is being written just now; the next refresh sees it whole
             return []
         self._write([line for line in merged if line.get("loss_hex") is not None])
@@ -64,13 +68,35 @@ class MetricsFile:
     def _news(self, diverged: list[dict[str, Any]]) -> list[dict[str, Any]]:
         news = []
         for replay in diverged:
-            if (replay["step"], replay["claim"]) in self._told:
+            if (replay.get("stage"), replay["step"], replay["claim"]) in self._told:
                 continue
-            self._told.add((replay["step"], replay["claim"]))
+            self._told.add((replay.get("stage"), replay["step"], replay["claim"]))
             message = (
                 f"step {replay['step']} ran twice with different losses: {replay['loss_hex']} under claim "
                 f"{replay['claim']}, {replay['kept_loss_hex']} under claim {replay['kept_claim']}, which counts"
             )
             record = {"type": "event", "severity": "Warning", "reason": "ReplayDiverged", "message": message}
-            news.append({**record, "step": replay["step"], "claim": replay["claim"]})
+            place: dict[str, Any] = {name: replay[name] for name in ("stage", "step", "claim") if name in replay}
+            news.append({**record, **place})
         return news
+
+
+def _files(store: Store) -> tuple[list[Path], list[Path]]:
+    """Metrics and claims."""
+    metrics = sorted(store.path.glob(f"{CheckpointLayout.METRICS}/c*.jsonl"))
+    return metrics, sorted((store.path / CheckpointLayout.CLAIMS).glob("*.json"))
+
+
+def _size(store: Store) -> tuple[Any, ...]:
+    metrics, claims = _files(store)
+    return (store, len(claims), *((path.name, path.stat().st_size) for path in metrics))
+
+
+def _merged(store: Store) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Lines and diverged replays of one store, with the name of its stage if it has one."""
+    metrics, claims = _files(store)
+    lines = {int(path.stem[1:]): list(read_lines(path)) for path in metrics}
+    parsed = [claim for claim in map(read_json, claims) if claim is not None]
+    stage: dict[str, Any] = {"stage": store.stage} if store.stage else {}
+    merged, diverged = merge_metrics(parsed, lines)
+    return [{**stage, **line} for line in merged], [{**stage, **replay} for replay in diverged]

@@ -8,6 +8,9 @@ from enum import IntEnum
 from pathlib import Path
 
 from trainrun_api.manifest import load_manifest
+from trainrun_api.stages import TRAIN, is_chain_as_written, spec_of, stages_of
+from trainrun_api.structure import without_nulls
+from trainrun_api.v1alpha1 import StageSpec, TrainingRunSpec
 from trainrun_api.validate import Problem, validate_file, validate_update
 
 from trainrun_operator.cluster import Object
@@ -78,17 +81,23 @@ def planned_faults(faults: Sequence[str], spec: Object) -> Plan:
         return Plan()
     if spec.get("command"):
         raise UnknownFaultError("--fault needs the steps of our trainer, and spec.command starts another program")
-    workers = spec.get("workers", {})
-    world_size = int(workers.get("replicas", 1)) * int(workers.get("devicesPerWorker", 1))
-    return plan_faults(faults, int(spec["config"]["total_steps"]), world_size)
+    trained = [one for stage, one in _stages(spec) if stage.kind == TRAIN]
+    world_size = max((one.workers.replicas * one.workers.devices_per_worker for one in trained), default=0)
+    steps = max((one.config.total_steps for one in trained if one.config is not None), default=0)
+    return plan_faults(faults, steps, world_size)
 
 
 def number_of_slots(order: Order, spec: Object) -> int:
-    """As asked, or one more than there are workers and spares."""
-    workers = spec.get("workers", {})
-    return (
-        order.nodes if order.nodes is not None else int(workers.get("replicas", 1)) + int(workers.get("spares", 0)) + 1
-    )
+    """As asked, or one more than the largest stage has workers and spares."""
+    if order.nodes is not None:
+        return order.nodes
+    return max(one.workers.replicas + one.workers.spares for _, one in _stages(spec)) + 1
+
+
+def _stages(spec: Object) -> list[tuple[StageSpec, TrainingRunSpec]]:
+    """Each stage with the spec as it has it."""
+    whole = TrainingRunSpec.model_validate(without_nulls(spec))
+    return [(stage, spec_of(whole, stage.name)) for stage in stages_of(whole)]
 
 
 def earlier_start(run_dir: RunDir, manifest: Object) -> Object | None:
@@ -102,6 +111,12 @@ def earlier_start(run_dir: RunDir, manifest: Object) -> Object | None:
     before = {key: stored[key] for key in ("apiVersion", "kind", "metadata", "spec")}
     _refuse(validate_update(before, manifest))
     return stored
+
+
+def has_other_stages(ended: Object, manifest: Object) -> bool:
+    """Whether a run of several stages is asked for in another way than it was done: a changed input is worth a run."""
+    is_chain = is_chain_as_written(manifest["spec"])
+    return is_chain and without_nulls(ended["spec"]) != without_nulls(manifest["spec"])
 
 
 def result_of(run: Object) -> str | None:

@@ -18,6 +18,7 @@ from trainrun_operator.local.disk import ObjectFiles, read_json
 from trainrun_operator.local.layout import LOCK, RunDir
 from trainrun_operator.local.pod_process import LOOPBACK, POD_FOLDER
 from trainrun_operator.local.process import ProcessId, Tree
+from trainrun_operator.stores import stores_of
 
 ASK_SECONDS = 0.3
 """An agent of this machine answers in milliseconds; the display does not wait for a dead one."""
@@ -94,6 +95,6 @@ def ask_progress(run_dir: RunDir) -> Mapping[str, Any]:
 
 def durable_step(run_dir: RunDir) -> int | None:
     """Step of the checkpoint that the next worker group would start from."""
-    newest: Path | None = newest_committed(run_dir.checkpoints)
+    newest: Path | None = newest_committed(stores_of(run_dir.checkpoints)[-1].path)
     parsed = CheckpointLayout.parse_step_dir(newest.name) if newest is not None else None
     return parsed[0] if parsed is not None else None

@@ -26,6 +26,7 @@ from trainrun_operator.local.order import (
     Order,
     checked_manifest,
     earlier_start,
+    has_other_stages,
     number_of_slots,
     planned_faults,
     refuse_without_parent,
@@ -36,6 +37,7 @@ from trainrun_operator.local.state import ask_progress, durable_step, end_pods, 
 from trainrun_operator.local.stopping import StopRequests
 from trainrun_operator.local.tailing import Follower
 from trainrun_operator.local.workdir import lock_workdir
+from trainrun_operator.provenance.manifest import run_manifest
 from trainrun_operator.report import write_report
 
 TICK_SECONDS = 0.05
@@ -56,7 +58,11 @@ def supervise(order: Order, observer: Observer) -> Exit:
     with lock_workdir(order.workdir, LOCK), StopRequests() as stops:
         earlier = earlier_start(run_dir, manifest)
         if earlier is not None and result_of(earlier) is not None:
-            return _say_over(run_dir, earlier, observer)
+            if not has_other_stages(earlier, manifest):
+                return _say_over(run_dir, earlier, observer)
+            observer.say(f"{run_dir.name}: begins anew, for it has changed; what is complete and unchanged stays done")
+            run_dir.forget()
+            earlier = None
         if earlier is None:
             refuse_without_parent(manifest, order.workdir)
         run_dir.make()
@@ -235,6 +241,10 @@ class Supervisor:
         for line in self._events.read():
             self._observer.event(line)
         self._observer.close()
+        run = read_json(self._dir.status)
+        if run is not None:
+            made = run_manifest(run, self._dir.checkpoints, self._desired["folder"])
+            write_json(self._dir.manifest, made)
         self._observer.say(f"report: {write_report(self._dir.root)}")
 
 

@@ -13,7 +13,7 @@ from trainrun_operator.core.goodput import CLASSES
 from trainrun_operator.report import story
 from trainrun_operator.report.attempts import lanes
 from trainrun_operator.report.bars import Part, share_bar, time_line
-from trainrun_operator.report.records import RunRecords
+from trainrun_operator.report.records import Learning, RunRecords
 from trainrun_operator.report.recovery import Recovery, recoveries
 from trainrun_operator.report.tables import checkpoints, chronicle, configuration, failures, recovery
 
@@ -25,7 +25,7 @@ def page(records: RunRecords) -> str:
         "main",
         _header(records, resumed),
         _tiles(records),
-        _curves(records, resumed),
+        [_curves(learning, [one for one in resumed if one.stage == learning.stage]) for learning in records.learning],
         _time_line(records, resumed),
         _ledger(records),
         failures(records, resumed),
@@ -57,7 +57,7 @@ def _tiles(records: RunRecords) -> Markup:
     return el("dl", cells, class_="tiles")
 
 
-def _curves(records: RunRecords, resumed: Sequence[Recovery]) -> Markup:
+def _curves(learning: Learning, resumed: Sequence[Recovery]) -> Markup:
     marks = [
         Mark(
             float(one.parent_step), f"attempt {one.attempt} went on from step {one.parent_step} ({one.fault})", "resume"
@@ -65,7 +65,7 @@ def _curves(records: RunRecords, resumed: Sequence[Recovery]) -> Markup:
         for one in resumed
         if one.parent_step is not None
     ]
-    loss, held_out = story.losses(records), story.perplexities(records)
+    loss, held_out = story.losses(learning), story.perplexities(learning)
     figures: list[Child] = []
     if loss:
         chart = line_chart([Series("loss", loss)], marks, label="Training loss over steps", written=figure)
@@ -79,7 +79,7 @@ def _curves(records: RunRecords, resumed: Sequence[Recovery]) -> Markup:
         figures.append(el("figure", el("figcaption", "Held-out perplexity per source."), chart))
     if not figures:
         figures.append(el("p", "No step was reported yet.", class_="empty"))
-    return section("Learning", el("div", figures, class_="pair"))
+    return section(f"Learning: {learning.stage}" if learning.stage else "Learning", el("div", figures, class_="pair"))
 
 
 def _time_line(records: RunRecords, resumed: Sequence[Recovery]) -> Markup:

@@ -14,6 +14,8 @@ from trainrun_api.lineage import merge_metrics
 from trainrun_api.page.words import parse_time
 from trainrun_api.v1alpha1 import AttemptStatus, TrainingRunStatus
 
+from trainrun_operator.stores import Store, stores_of
+
 Record = Mapping[str, Any]
 
 
@@ -26,6 +28,17 @@ class Start:
     generation: int
     parent_step: int | None
     instants: Mapping[str, float]
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What one training stage learnt."""
+
+    stage: str
+    """Empty: the only one."""
+    steps: tuple[Record, ...]
+    """One record per step, in order; may hold an `eval`."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,8 @@ class RunRecords:
     created_at: datetime | None
     ended_at: datetime | None
     """The run's end, or the last thing that was heard of it."""
-    steps: tuple[Record, ...]
-    """One record per step, in order; may hold an `eval`."""
+    learning: tuple[Learning, ...]
+    """By stage, in their order; at least one."""
     replays: Replays
     starts: tuple[Start, ...]
     events: tuple[Record, ...]
@@ -67,6 +80,11 @@ class RunRecords:
     """The data manifest, or empty."""
     export: Record
     """The export's manifest, or empty."""
+
+    @property
+    def steps(self) -> tuple[Record, ...]:
+        """Of the newest training stage."""
+        return self.learning[-1].steps
 
     @property
     def wall_seconds(self) -> float | None:
@@ -96,31 +114,36 @@ class RunRecords:
 def read(run_dir: Path) -> RunRecords:
     """Read `<workdir>/<run>/`."""
     store = run_dir / "checkpoints"
-    manifest = _json(run_dir / "status.json")
+    manifest = read_json_object(run_dir / "status.json")
     status = TrainingRunStatus.model_validate(manifest.get("status") or {})
     events = tuple(_lines(run_dir / "events.jsonl"))
-    claims = [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := _json(path))]
-    steps, replays = _steps(run_dir, store, claims)
+    stores = stores_of(store)
+    claims = {one: _claims(one.path) for one in stores}
+    learnt = [(one.stage, *_steps(run_dir, one, claims[one])) for one in stores]
+    starts = [start for one in stores for start in _starts(one, claims[one])]
     return RunRecords(
         name=manifest.get("metadata", {}).get("name") or run_dir.name,
         manifest=manifest,
         status=status,
         created_at=parse_time(manifest.get("metadata", {}).get("creationTimestamp")),
         ended_at=parse_time(status.ended_at) or _last_time(events),
-        steps=steps,
-        replays=replays,
-        starts=_starts(store, claims),
+        learning=tuple(Learning(stage, steps) for stage, steps, _ in learnt),
+        replays=Replays(
+            sum(replays.number for _, _, replays in learnt),
+            tuple(step for _, _, replays in learnt for step in replays.diverged),
+        ),
+        starts=tuple(starts),
         events=events,
-        checkpoints=_checkpoints(store),
+        checkpoints=_checkpoints(stores[-1].path),
         data=next(
             (
                 found
                 for path in sorted((store / CheckpointLayout.DATA).glob("*/manifest.json"))
-                if (found := _json(path))
+                if (found := read_json_object(path))
             ),
             {},
         ),
-        export=_json(store / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
+        export=read_json_object(stores[-1].path / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
     )
 
 
@@ -134,23 +157,29 @@ def from_unix(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _steps(run_dir: Path, store: Path, claims: Sequence[Record]) -> tuple[tuple[Record, ...], Replays]:
+def _claims(store: Path) -> list[Record]:
+    return [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := read_json_object(path))]
+
+
+def _steps(run_dir: Path, store: Store, claims: Sequence[Record]) -> tuple[tuple[Record, ...], Replays]:
     """Merged along the claim chain; a run without a store that we can read still has its metrics.jsonl."""
-    lines = {int(path.stem[1:]): list(_lines(path)) for path in (store / CheckpointLayout.METRICS).glob("c*.jsonl")}
+    metrics = (store.path / CheckpointLayout.METRICS).glob("c*.jsonl")
+    lines = {int(path.stem[1:]): list(_lines(path)) for path in metrics}
     try:
         merged, diverged = merge_metrics(claims, lines)
     except (ValueError, KeyError):
         merged, diverged = [], []
     if not merged:
-        return tuple(_lines(run_dir / "metrics.jsonl")), Replays(0, ())
+        told = (line for line in _lines(run_dir / "metrics.jsonl") if line.get("stage", "") == store.stage)
+        return tuple(told), Replays(0, ())
     ran = [line["step"] for group in lines.values() for line in group if line.get("loss_hex") is not None]
     return tuple(merged), Replays(len(ran) - len(set(ran)), tuple(sorted({int(one["step"]) for one in diverged})))
 
 
-def _starts(store: Path, claims: Sequence[Record]) -> tuple[Start, ...]:
+def _starts(store: Store, claims: Sequence[Record]) -> list[Start]:
     starts = []
     for claim in sorted(claims, key=lambda claim: int(claim["k"])):
-        instants = _json(store / CheckpointLayout.timeline(int(claim["k"])))
+        instants = read_json_object(store.path / CheckpointLayout.timeline(int(claim["k"])))
         parent = claim.get("parent") or {}
         starts.append(
             Start(
@@ -159,15 +188,16 @@ def _starts(store: Path, claims: Sequence[Record]) -> tuple[Start, ...]:
                 generation=int(claim.get("generation", 0)),
                 parent_step=parent.get("step"),
                 instants={name: float(value) for name, value in instants.items() if isinstance(value, float)},
+                stage=store.stage,
             )
         )
-    return tuple(starts)
+    return starts
 
 
 def _checkpoints(store: Path) -> tuple[Checkpoint, ...]:
     found = []
     for path in store.glob(f"step-*/{CheckpointLayout.MANIFEST}"):
-        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), _json(path)
+        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), read_json_object(path)
         if place is None or not manifest:
             continue
         files = manifest.get("files") or {}
@@ -180,7 +210,8 @@ def _last_time(events: tuple[Record, ...]) -> datetime | None:
     return parse_time(events[-1].get("time")) if events else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A file's object; empty when it is missing, half written or something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

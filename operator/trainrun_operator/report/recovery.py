@@ -34,6 +34,7 @@ class Recovery:
     """Unix seconds."""
     attempt: int
     generation: int
+    stage: str
     parent_step: int | None
     repeated_steps: int | None
     """Steps that had been done and were done again."""
@@ -55,7 +56,7 @@ def recoveries(run: Path | RunRecords) -> list[Recovery]:
     """Every new beginning after the first, oldest first."""
     records = read(run) if isinstance(run, Path) else run
     starts = [start for start in records.starts if start.instants]
-    return [_recovery(records, before, start) for before, start in pairwise(starts)]
+    return [_recovery(records, before, start) for before, start in pairwise(starts) if before.stage == start.stage]
 
 
 def spans(begins_at: float, moments: Mapping[str, float | None], phases: Sequence[str]) -> dict[str, float]:
@@ -89,6 +90,7 @@ def _recovery(records: RunRecords, before: Start, start: Start) -> Recovery:
         begins_at=begins_at,
         attempt=start.attempt,
         generation=start.generation,
+        stage=start.stage,
         parent_step=start.parent_step,
         repeated_steps=None if last_step is None or start.parent_step is None else last_step - start.parent_step,
         seconds=spans(begins_at, moments, PHASES),

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from trainrun_api.page.words import count, duration, figure, parse_time, percent, plural, times
 
-from trainrun_operator.report.records import Record, RunRecords, from_unix, unix
+from trainrun_operator.report.records import Learning, Record, RunRecords, from_unix, unix
 from trainrun_operator.report.recovery import Recovery
 
 ENDINGS = {"Restarting", "Failed", "AttemptStopped", "GangIncomplete", "FewerWorkers"}
@@ -28,15 +28,15 @@ class Failure:
     action: str
 
 
-def losses(records: RunRecords) -> list[tuple[float, float]]:
+def losses(learning: Learning) -> list[tuple[float, float]]:
     """(step, loss), in order."""
-    return [(float(line["step"]), float(line["loss"])) for line in records.steps if line.get("loss") is not None]
+    return [(float(line["step"]), float(line["loss"])) for line in learning.steps if line.get("loss") is not None]
 
 
-def perplexities(records: RunRecords) -> dict[str, list[tuple[float, float]]]:
+def perplexities(learning: Learning) -> dict[str, list[tuple[float, float]]]:
     """Source -> (step, held-out perplexity), in order."""
     out: dict[str, list[tuple[float, float]]] = {}
-    for line in records.steps:
+    for line in learning.steps:
         for source, result in (line.get("eval") or {}).items():
             if isinstance(result, Mapping) and result.get("perplexity") is not None:
                 out.setdefault(source, []).append((float(line["step"]), float(result["perplexity"])))
@@ -91,11 +91,11 @@ def _outcome(records: RunRecords) -> str:
     step, target = step_and_target(records)
     where = f"step {step} of {target}" if step is not None and target else "no step yet"
     wall = duration(records.wall_seconds)
-    curve = losses(records)
+    curve = losses(records.learning[-1])
     learnt = f", loss {figure(curve[0][1])} to {figure(curve[-1][1])}" if len(curve) > 1 else ""
     held_out = "".join(
         f", {source} perplexity {figure(points[0][1])} to {figure(points[-1][1])}"
-        for source, points in perplexities(records).items()
+        for source, points in perplexities(records.learning[-1]).items()
         if len(points) > 1
     )
     result = records.status.result
@@ -140,7 +140,7 @@ def tiles(records: RunRecords) -> list[tuple[str, str, str]]:
     """(title, value, small print) of the figures that a reader asks first."""
     status = records.status
     step, target = step_and_target(records)
-    curve, progress = losses(records), status.progress
+    curve, progress = losses(records.learning[-1]), status.progress
     inplace = sum(attempt.inplace_restarts for attempt in status.attempts)
     tokens = records.steps[-1].get("tokens") if records.steps else progress.tokens
     out = [
@@ -151,7 +151,7 @@ def tiles(records: RunRecords) -> list[tuple[str, str, str]]:
             f"from {figure(curve[0][1])}" if curve else "no step yet",
         ),
     ]
-    for source, points in perplexities(records).items():
+    for source, points in perplexities(records.learning[-1]).items():
         best = min(points, key=lambda point: point[1])
         out.append((f"Perplexity {source}", figure(best[1]), f"held out, best, step {best[0]:,.0f}"))
     out += [

@@ -44,11 +44,11 @@ def row(variant: Variant, records: RunRecords | None) -> Row:
     """None: the run has not begun."""
     if records is None:
         return Row(variant.name, variant.values, "not begun", None, None, {})
-    losses = story.losses(records)
+    losses = story.losses(records.learning[-1])
     step, _ = story.step_and_target(records)
     result = records.status.result or records.status.phase or "not begun"
     loss = losses[-1][1] if losses else None
-    return Row(variant.name, variant.values, result, step, loss, story.perplexities(records))
+    return Row(variant.name, variant.values, result, step, loss, story.perplexities(records.learning[-1]))
 
 
 def sources(rows: Sequence[Row]) -> list[str]:

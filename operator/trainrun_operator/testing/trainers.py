@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from trainrun_api.contract import CAUSE_OF_EXIT, SCHEMA, Env, Label, Progress, TerminationMessage
+from trainrun_api.stages import TRAIN
 
 from trainrun_operator.cluster import Key, Object, ProgressAnswer
 from trainrun_operator.errors import Conflict, NotFound
@@ -19,6 +20,9 @@ from trainrun_operator.testing.manifests import env_of, key_of, phase_of
 
 COLLECTIVE_TIMEOUT_SECONDS = 120.0
 """Members of a broken group notice at last."""
+
+TOOL_UNITS = 5
+"""Steps of a stage that does not train."""
 
 SEAT_SECONDS = 4.0
 """After that a pod that waits warm takes a lost member's seat; and as long again until all have loaded."""
@@ -149,9 +153,10 @@ class Trainers:
         if known is not None and set(known.pods.values()) & set(running.values()):
             return  # a replaced pod finds its old peers: the group does not form again
         env = env_of(pods[0])
-        run = self.store.get("TrainingRun", key)
-        total = int(((run or {}).get("spec") or {}).get("config", {}).get("total_steps", 100))
-        bucket = self.buckets.setdefault(env[Env.CHECKPOINT_PATH], Bucket())
+        is_training = env.get(Env.STAGE_KIND, TRAIN) == TRAIN
+        total = int(json.loads(env[Env.CONFIG])["total_steps"]) if is_training else TOOL_UNITS
+        store = env[Env.CHECKPOINT_PATH] + (f"/stages/{env[Env.STAGE]}" if Env.STAGE_KIND in env else "")
+        bucket = self.buckets.setdefault(store, Bucket())
         group = Group(
             uid,
             key,

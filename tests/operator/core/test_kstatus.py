@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trainrun_operator.core import reasons
 from trainrun_operator.core.decide import decide
-from trainrun_operator.core.reasons import Outcome
+from trainrun_operator.core.outcome import Outcome
 
 from tests.operator.builders import idle, make_spec, make_status, running, settled
 

@@ -20,6 +20,7 @@ from tests.operator.builders import (
     ended_pod,
     idle,
     make_attempt,
+    make_pod,
     make_progress,
     make_spec,
     make_status,
@@ -164,3 +165,14 @@ def test_a_program_that_reports_nothing_has_no_watch_limits():
     """Unknown is shown as unknown."""
     decision = decide(running(progress=make_progress(attempt=9)))
     assert (decision.watch.step_age_limit_seconds, decision.watch.phase) == (None, "")
+
+
+def test_the_image_that_ran_is_on_record():
+    """The first that is known: an attempt has one image."""
+    pods = (make_pod(0), make_pod(1, image_id="r/t@sha256:1"))
+    status = decide(running(pods=pods)).status
+    assert status["attempts"][0]["image"] == "r/t@sha256:1"
+    later = running(
+        pods=(make_pod(0, image_id="r/t@sha256:2"), make_pod(1)), attempt=make_attempt(image="r/t@sha256:1")
+    )
+    assert decide(later).status["attempts"][0]["image"] == "r/t@sha256:1"

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from trainrun_api.stage_config import Tasks
 
 from trainrun_trainer.errors import ConfigError, TrainerError
 from trainrun_trainer.evaluating.run import BASELINE, MODEL, TABLE, run
-from trainrun_trainer.evaluating.tasks import Tasks
 from trainrun_trainer.settings import parse
 
 

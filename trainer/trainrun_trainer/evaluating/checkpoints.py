@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.stage_config import ConsolidateConfig, Tasks
+
 from trainrun_trainer import consolidate
-from trainrun_trainer.consolidate import ConsolidateConfig, kept_steps
+from trainrun_trainer.consolidate import kept_steps
 from trainrun_trainer.errors import NoUsableCheckpoint, TrainerError
 from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.evaluating.curve import TABLE, draw
 from trainrun_trainer.evaluating.run import BASELINE
-from trainrun_trainer.evaluating.tasks import Tasks
 
 
 def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from trainrun_api.stage_config import Labels
+
 from trainrun_trainer.errors import ConfigError, DataError
 from trainrun_trainer.evaluating.records import fields_of, records, text_of
 from trainrun_trainer.evaluating.scoring import Asked, Loaded
-from trainrun_trainer.evaluating.tasks import Labels
 
 PLACE = "{text}"
 
 
 def classify(loaded: Loaded, task: Labels, field: str) -> dict[str, Any]:
     """Metrics of a labelled set, with the counts that they come from, and how many texts were cut."""
-    if PLACE not in task.prompt:
-        raise ConfigError(f"{field}.prompt={task.prompt!r} has no {PLACE}, where the text belongs")
-    if task.positive is not None and task.positive not in task.labels:
-        raise ConfigError(f"{field}.positive={task.positive!r} is none of labels: {', '.join(task.labels)}")
     names = list(task.labels)
     truths, asked, num_cut = [], [], 0
     for record in records(task.path, field, [task.text_field, task.label_field], [], task.max_texts):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.stage_config import Tasks
+
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.report import cell, measures
 from trainrun_trainer.evaluating.run import BASELINE, evaluate
-from trainrun_trainer.evaluating.tasks import Tasks
 
 CURVE, TABLE, MODELS = "curve.json", "curve.md", "models"
 Make = Callable[[Path], Mapping[str, Any]]

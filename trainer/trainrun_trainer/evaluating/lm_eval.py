@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.stage_config import LmEval
+
 from trainrun_trainer.errors import ConfigError
-from trainrun_trainer.evaluating.tasks import LmEval
 
 WORDS_SHOWN = 500
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
+from trainrun_api.stage_config import TextSet
 
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.records import records, text_of
 from trainrun_trainer.evaluating.scoring import Asked, Loaded
-from trainrun_trainer.evaluating.tasks import TextSet
 from trainrun_trainer.packing import HELD_OUT, PackedRows
 from trainrun_trainer.prepare import DataManifest
 from trainrun_trainer.rows import open_rows
@@ -25,8 +25,6 @@ LARGEST_LOSS = 700.0
 
 def perplexity(loaded: Loaded, task: TextSet, field: str) -> dict[str, Any]:
     """{loss, perplexity, tokens, pieces}; loss is the mean over tokens, in nats."""
-    if (task.path is None) == (task.prepared is None):
-        raise ConfigError(f"{field}: exactly one of path and prepared is needed")
     asked = _rows(loaded, task, field) if task.path is None else _documents(loaded, task, task.path, field)
     answers = loaded.score(asked)
     tokens = sum(answer.num_tokens for answer in answers)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.stage_config import Tasks
+
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating import grading, report
 from trainrun_trainer.evaluating.classification import classify
@@ -14,7 +16,6 @@ from trainrun_trainer.evaluating.lm_eval import run_suites
 from trainrun_trainer.evaluating.perplexity import perplexity
 from trainrun_trainer.evaluating.questions import compare, generate, read_outputs, read_questions
 from trainrun_trainer.evaluating.scoring import Loaded
-from trainrun_trainer.evaluating.tasks import Tasks
 from trainrun_trainer.model_folder import ModelFolder
 
 BASELINE, MODEL = "baseline", "model"
@@ -45,7 +46,7 @@ def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path) -> d
 
     A folder is needed only until the next is asked for.
     """
-    if not (config.perplexity or config.questions or config.labels or config.lm_eval):
+    if not config.num_sets:
         raise ConfigError("the tasks file names nothing to measure; give perplexity, questions, labels or lm_eval")
     result: dict[str, Any] = {
         "columns": {}, "tasks": config.model_dump(mode="json"), "perplexity": {}, "questions": {}, "labels": {},

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trainrun_api.stage_config import Tasks
 from transformers import AutoModelForCausalLM
 
 from trainrun_trainer import device as devices
 from trainrun_trainer.errors import ConfigError
-from trainrun_trainer.evaluating.tasks import Tasks
 from trainrun_trainer.tokenizer import load_tokenizer
 
 CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")

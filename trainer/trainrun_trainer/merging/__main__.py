@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainrun_api.stage_config import MergeConfig
+
 from trainrun_trainer.errors import TrainerError
-from trainrun_trainer.merging.config import MergeConfig
 from trainrun_trainer.merging.merge import run
 from trainrun_trainer.settings import parse
 

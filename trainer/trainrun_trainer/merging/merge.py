@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from trainrun_api.stage_config import MergeConfig
 
 from trainrun_trainer.base import LINEAGE
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.merging import methods
-from trainrun_trainer.merging.config import WHOLE, MergeConfig
 from trainrun_trainer.model_folder import DTYPES, ModelFolder, make_folder, write_tensors
 
 TOKENIZER = "tokenizer.json"
+WHOLE = 1.0
+"""Share of the merged difference that ties and dare add where t is not given."""
 SAME_CONFIG = ("model_type", "vocab_size", "tie_word_embeddings")
 """What must be equal before shapes are even looked at: these say best what is wrong."""
 
@@ -32,7 +34,10 @@ def run(config: MergeConfig, inputs: dict[str, Any]) -> dict[str, Any]:
     Raises ConfigError if they do not fit. A merge that is there already is not made again.
     """
     folders = [Path(model) for model in inputs["models"]]
-    weights = config.weights_of(len(folders))
+    try:
+        weights = config.weights_of(len(folders))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     models = [ModelFolder(folder) for folder in folders]
     refuse_what_does_not_fit(models)
     parents = [model.facts() for model in models]

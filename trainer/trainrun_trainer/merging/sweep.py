@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.stage_config import MergeConfig, Tasks
+
 from trainrun_trainer.errors import ConfigError, TrainerError
 from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.evaluating.curve import TABLE, draw
-from trainrun_trainer.evaluating.tasks import Tasks
 from trainrun_trainer.merging import merge
-from trainrun_trainer.merging.config import MergeConfig
 from trainrun_trainer.settings import parse
 
 

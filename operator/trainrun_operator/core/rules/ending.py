@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from trainrun_api.contract import PEER_LOST, UNDERSTOOD_SCHEMAS
+from trainrun_api.contract import PEER_LOST, UNDERSTOOD_SCHEMAS, TerminationMessage
+from trainrun_api.stages import next_stage
 
 from trainrun_operator.core import attempts, containers, elastic, nodes, reasons, spares, stall, verdict
 from trainrun_operator.core.choice import Choice
@@ -41,14 +42,22 @@ def contract_unknown(situation: Situation) -> Choice | None:
     return stop_wanted(situation) or Choice(reasons.CONTRACT_UNKNOWN, {"theirs": theirs, "ours": ours})
 
 
+def stage_completed(situation: Situation) -> Choice | None:
+    """The stage of a run of several reached its target, as below, and another follows: that one is next."""
+    said, following = _said_done(situation), next_stage(situation.spec, situation.stage.name)
+    if said is None or following is None:
+        return None
+    facts = {"stage": situation.stage.name, "step": step_text(said.step), "following": following}
+    status = attempts.stage_completed(situation, following)
+    return Choice(reasons.STAGE_COMPLETED, facts, status, wake=situation.now)
+
+
 def attempt_succeeded(situation: Situation) -> Choice | None:
     """A member's termination message proves the target step and the final checkpoint: the run succeeded."""
-    has_job_succeeded = situation.job is not None and situation.job.has_succeeded
-    said = verdict.is_success(situation.pods, has_job_succeeded=has_job_succeeded)
+    said = _said_done(situation)
     if said is None:
         return None
-    status = attempts.succeeded(situation)
-    return Choice(reasons.SUCCEEDED, {"step": step_text(said.step)}, status)
+    return Choice(reasons.SUCCEEDED, {"step": step_text(said.step)}, attempts.succeeded(situation))
 
 
 def node_lost(situation: Situation) -> Choice | None:
@@ -160,6 +169,11 @@ def abort(situation: Situation) -> tuple[Action, ...]:
     if uid is None:
         return ()
     return (StopJob(situation.current.job, uid, "abort", ABORT_GRACE_SECONDS),)
+
+
+def _said_done(situation: Situation) -> TerminationMessage | None:
+    has_job_succeeded = situation.job is not None and situation.job.has_succeeded
+    return verdict.is_success(situation.pods, has_job_succeeded=has_job_succeeded)
 
 
 def _ended_unheard(situation: Situation) -> Finding | None:

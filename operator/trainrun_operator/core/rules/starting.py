@@ -73,13 +73,16 @@ def attempt_starts(situation: Situation) -> Choice:
     """Nothing stands against it: the next attempt is put on record, then its job is created. It asks for all workers,
     unless the last one has just shown how many there are nodes for (`fewer_workers`)."""
     last = situation.status.attempts[-1] if situation.status.attempts else None
+    if last is not None and last.cause == attempts.DONE:
+        last = None  # of the stage before this one
     wanted, replicas = situation.spec.workers.replicas, elastic.next_replicas(situation.spec, last)
     excluded = nodes.excluded_now(situation.status, situation.observed.nodes, situation.now)
     cause = CAUSES.get(last.cause or "") if last is not None else None
     if last is not None and cause is not None and cause.replays_elsewhere:
         excluded += nodes.replay_exclusions(last.nodes, excluded, situation.observed.nodes, replicas)
     status, attempt = attempts.started(situation, excluded, replicas)
-    why = "the first of this run" if last is None else f"after {last.cause} of attempt {last.number}"
+    whole = f"stage {situation.stage.name}" if situation.is_chain else "this run"
+    why = f"the first of {whole}" if last is None else f"after {last.cause} of attempt {last.number}"
     share = f"{replicas} of {wanted}" if replicas < wanted else f"{replicas}"
     workers = f"{share} worker" + ("s" if wanted > 1 else "")
     facts = {"attempt": attempt.number, "workers": workers, "why": why}

@@ -1,0 +1,37 @@
+"""The checkpoint stores of a run, as files: checkpoint.path itself, or one below it for each training stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainrun_api.contract import CheckpointLayout
+from trainrun_api.stages import TRAIN
+
+
+class Store(NamedTuple):
+    """One place with claims, checkpoints and metrics."""
+
+    stage: str
+    """Empty: the run has no stages with folders of their own."""
+    path: Path
+
+
+def stage_records(root: Path) -> list[dict[str, Any]]:
+    """What stages wrote about themselves, in the order in which they began. Damaged records are left out."""
+    found = []
+    for path in (root / CheckpointLayout.STAGES).glob(f"*/{CheckpointLayout.STAGE_RECORD}"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.get("folder"):
+            found.append(record)
+    return sorted(found, key=lambda record: (str(record.get("started_at")), str(record.get("name"))))
+
+
+def stores_of(root: Path) -> list[Store]:
+    """At least one; the last is the one that is trained in, or was."""
+    stages = [Store(str(r["name"]), root / str(r["folder"])) for r in stage_records(root) if r.get("kind") == TRAIN]
+    return stages or [Store("", root)]
