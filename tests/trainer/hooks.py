@@ -135,3 +135,10 @@ def full_disk(rank: int, first: int, last: int) -> OpenStorage | None:
             raise OSError(errno.ENOSPC, "No space left on device", name)
 
     return watched(before) if rank == 0 else None
+
+
+def kill_after_unit(rank: int, nth: int) -> None:
+    """SIGKILL after the nth unit of a stage that is not training."""
+    from trainrun_trainer.stages import telling  # what training does not need is not preloaded
+
+    _kill_after(rank == 0, telling.ToldUnits, "done", nth)

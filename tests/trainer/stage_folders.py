@@ -37,7 +37,7 @@ def record(root: Path, name: str, kind: str, seconds: tuple[float, float], **mor
         {
             "schema": 1, "name": name, "kind": kind, "state": "done", "input": f"{name}-input-hash", "folder": folder,
             "result": folder, "outputs": {}, "started_at": at(seconds[0]), "ended_at": at(seconds[1]),
-            "outcome": {}, "config": {}, "references": {}, **more,
+            "seconds": seconds[1] - seconds[0], "outcome": {}, "config": {}, "references": {}, **more,
         },
     )  # fmt: skip
     return root / folder

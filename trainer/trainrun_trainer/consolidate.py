@@ -31,11 +31,12 @@ from trainrun_trainer.families import FAMILIES
 from trainrun_trainer.manifest import Invalid, read_manifest, read_whole
 from trainrun_trainer.model import build_model
 from trainrun_trainer.model_folder import DTYPES, Entry, make_folder, write_tensors
-from trainrun_trainer.prepare import open_by_hash
+from trainrun_trainer.prepare import open_beside
 from trainrun_trainer.resume import history
 from trainrun_trainer.settings import parse
 from trainrun_trainer.storage import Storage, open_storage
 from trainrun_trainer.tokenizer import load_tokenizer
+from trainrun_trainer.units import NOBODY, Units
 
 WEIGHT = "model."
 """What the names of weights begin with in a checkpoint; the rest are the optimizer's."""
@@ -78,7 +79,7 @@ class Pieces:
         return whole
 
 
-def run(config: ConsolidateConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def run(config: ConsolidateConfig, inputs: Mapping[str, Any], units: Units = NOBODY) -> dict[str, Any]:
     """Write the folder `inputs["out"]` from the run's store `inputs["checkpoint"]`; where, of which step and tokens.
 
     Raises ConfigError or NoUsableCheckpoint. A consolidation that is there already is not made again.
@@ -90,7 +91,7 @@ def run(config: ConsolidateConfig, inputs: Mapping[str, Any]) -> dict[str, Any]:
         "kind": "consolidate", "step": manifest["step"], "claim": manifest["claim"],
         "state_digest": manifest["state_digest"], "max_shard_bytes": config.max_shard_bytes,
     }  # fmt: skip
-    made = make_folder(out, made_from, lambda folder: _fill(folder, storage, manifest, config.max_shard_bytes))
+    made = make_folder(out, made_from, lambda folder: _fill(folder, storage, manifest, config.max_shard_bytes, units))
     return {"model": str(out), "step": manifest["step"], "tokens": manifest["counters"]["tokens"], "manifest": made}
 
 
@@ -123,12 +124,12 @@ def _choose(storage: Storage, step: int | None) -> dict[str, Any]:
     raise NoUsableCheckpoint(f"{storage.address('')}: no checkpoint of {wanted}; there are {steps or 'none'}")
 
 
-def _fill(folder: Path, storage: Storage, manifest: dict[str, Any], max_shard_bytes: int) -> None:
+def _fill(folder: Path, storage: Storage, manifest: dict[str, Any], max_shard_bytes: int, units: Units) -> None:
     place = CheckpointLayout.step_dir(manifest["step"], manifest["claim"])
     config = parse(TrainConfig, manifest["config"], f"{place}: config.")
     if config.lora is not None:
         raise ConfigError(f"{place} holds adapters, not a model; merge the run's export/ into its base model")
-    data = open_by_hash(manifest["data_hash"], storage)
+    data = open_beside(manifest["data_hash"], storage)
     if data is None:
         raise ConfigError(f"{place}: data/{manifest['data_hash']}, which has its tokenizer, is gone; restore it")
     tokenizer = load_tokenizer(data.folder / "tokenizer")
@@ -139,7 +140,7 @@ def _fill(folder: Path, storage: Storage, manifest: dict[str, Any], max_shard_by
     saved_as = FAMILIES[model.config.model_type].saved_names
     own_name = {saved: own for own, saved in saved_as.items()}
     saved = [replace(entry, name=saved_as.get(entry.name, entry.name)) for entry in entries]
-    write_tensors(folder, saved, lambda name: pieces.read(own_name.get(name, name)), max_shard_bytes)
+    write_tensors(folder, saved, lambda name: pieces.read(own_name.get(name, name)), max_shard_bytes, units)
     model.config.architectures = [type(model).__name__]
     (folder / "config.json").write_text(model.config.to_json_string())
     for path in sorted((data.folder / "tokenizer").iterdir()):

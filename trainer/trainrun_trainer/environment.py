@@ -18,10 +18,33 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.resume import ResumePolicy
 from trainrun_trainer.settings import parse
 
+TRAIN = "train"
+KINDS = ("prepare", TRAIN, "evaluate", "consolidate", "merge", "report")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run of several, and the folder that all of them share."""
+
+    name: str
+    kind: str
+    root: str
+
+
+@dataclass(frozen=True)
+class ToolEnvironment:
+    """Orders of the one worker of a stage that is not training."""
+
+    run: str
+    owner: Owner
+    stage: Stage
+    config: dict[str, Any]
+    progress_dir: str | None
+
 
 @dataclass(frozen=True)
 class Environment:
-    """A worker's orders."""
+    """Orders of a worker that trains."""
 
     run: str
     owner: Owner
@@ -33,6 +56,32 @@ class Environment:
     local_rank: int
     progress_dir: str | None
     faults_dir: str | None
+    stage: Stage | None = None
+    """None: the run is nothing but training, in checkpoint.path itself."""
+    data_path: str | None = None
+    """Where the prepared data lies; None: in checkpoint.path."""
+
+
+def stage_of(env: Mapping[str, str]) -> Stage | None:
+    """Which stage of several this is. Raises ConfigError for a kind that this version does not have."""
+    kind = env.get(Env.STAGE_KIND)
+    if not kind:
+        return None
+    name = env.get(Env.STAGE, "")
+    if kind not in KINDS:
+        raise ConfigError(
+            f"stages[{name}].kind={kind}: this trainer has {', '.join(KINDS)}; use an image of the operator's version"
+        )
+    return Stage(name, kind, env.get(Env.CHECKPOINT_PATH, ""))
+
+
+def read_tool_environment(env: Mapping[str, str], stage: Stage) -> ToolEnvironment:
+    """Parse the contract's variables. Raises ConfigError."""
+    if int(env.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"stage {stage.name} of kind {stage.kind} has {env['WORLD_SIZE']} processes, expected 1")
+    return ToolEnvironment(
+        env.get(Env.RUN, "run"), _owner(env), stage, _json(env, Env.CONFIG), env.get(Env.PROGRESS_DIR)
+    )
 
 
 def read_environment(env: Mapping[str, str]) -> Environment:
@@ -43,14 +92,13 @@ def read_environment(env: Mapping[str, str]) -> Environment:
     resume = ResumePolicy.from_dict(_json(env, Env.RESUME))
     if resume.start == "Run":
         config = from_result(config, resume)
-    attempt = int(env.get(Env.ATTEMPT, "0"))
-    generation = int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return Environment(
-        run=env.get(Env.RUN, "run"), owner=Owner(env.get(Env.RUN_UID, "local"), attempt, generation),
+        run=env.get(Env.RUN, "run"), owner=_owner(env),
         config=config, checkpoint=checkpoint, resume=resume,
         accelerator=env.get(Env.ACCELERATOR, "cpu"), pod_index=int(env.get(Env.POD_INDEX, "0")),
         local_rank=int(env.get("LOCAL_RANK", "0")),
         progress_dir=env.get(Env.PROGRESS_DIR), faults_dir=env.get(Env.FAULTS),
+        stage=stage_of(env),
     )  # fmt: skip
 
 
@@ -75,9 +123,17 @@ def from_result(config: TrainConfig, resume: ResumePolicy) -> TrainConfig:
     return config.model_copy(update={"model": model, "data": config.data.model_copy(update={"tokenizer": tokenizer})})
 
 
-def current() -> Environment:
+def current() -> Environment | ToolEnvironment:
     """The environment of this process."""
+    stage = stage_of(os.environ)
+    if stage is not None and stage.kind != TRAIN:
+        return read_tool_environment(os.environ, stage)
     return read_environment(os.environ)
+
+
+def _owner(env: Mapping[str, str]) -> Owner:
+    attempt, generation = int(env.get(Env.ATTEMPT, "0")), int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return Owner(env.get(Env.RUN_UID, "local"), attempt, generation)
 
 
 def _json(env: Mapping[str, str], name: str) -> dict[str, Any]:

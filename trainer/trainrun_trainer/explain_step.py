@@ -22,7 +22,7 @@ from trainrun_trainer.errors import ConfigError, DataError, TrainerError
 from trainrun_trainer.manifest import Invalid, read_manifest
 from trainrun_trainer.packing import PADDING
 from trainrun_trainer.plan import make_plan
-from trainrun_trainer.prepare import DataManifest, open_by_hash
+from trainrun_trainer.prepare import DataManifest, open_beside
 from trainrun_trainer.rows import U64_MASK, TrainRows, row_hash
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.storage import Storage, open_storage
@@ -76,7 +76,7 @@ def open_run(storage: Storage) -> RunData:
         if manifest is None or isinstance(manifest, Invalid):
             continue
         config = TrainConfig.model_validate(manifest["config"])
-        data = open_by_hash(manifest["data_hash"], storage)
+        data = open_beside(manifest["data_hash"], storage)
         if data is None:
             raise DataError(f"{storage.address('data/' + manifest['data_hash'])}: the data of step {step} is not there")
         return RunData(config, data, TrainRows(config.data, data, make_plan(config, "auto", 1), config.seed, CPU))

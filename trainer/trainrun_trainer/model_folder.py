@@ -21,6 +21,7 @@ from trainrun_api.contract import SCHEMA, CheckpointLayout
 from trainrun_trainer.base import INDEX, LINEAGE, tensor_files
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.storage import hash_file
+from trainrun_trainer.units import NOBODY, Units
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -108,16 +109,19 @@ class ModelFolder:
 
 
 def write_tensors(
-    folder: Path, entries: Sequence[Entry], read: Callable[[str], torch.Tensor], max_shard_bytes: int
-) -> list[str]:
+    folder: Path, entries: Sequence[Entry], read: Callable[[str], torch.Tensor], max_shard_bytes: int,
+    units: Units = NOBODY,
+) -> list[str]:  # fmt: skip
     """Write files of at most `max_shard_bytes` (or one tensor) and their index; `read` is called once for each.
 
     Returns the files' names.
     """
     parts = plan_files(entries, max_shard_bytes)
     names = [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
+    units.expect(len(names))
     for name, part in zip(names, parts, strict=True):
         _write_file(folder / name, part, read)
+        units.done()
     index = {
         "metadata": {"total_size": sum(entry.num_bytes for entry in entries)},
         "weight_map": {entry.name: name for name, part in zip(names, parts, strict=True) for entry in part},

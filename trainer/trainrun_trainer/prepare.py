@@ -24,8 +24,9 @@ from trainrun_trainer.errors import DataError
 from trainrun_trainer.examples import write_example_rows
 from trainrun_trainer.logs import log
 from trainrun_trainer.packing import HELD_OUT, TRAIN, Ints, Longs, Packer
-from trainrun_trainer.storage import Storage, hash_file
+from trainrun_trainer.storage import Storage, hash_file, shared_store
 from trainrun_trainer.tokenizer import make_tokenizer
+from trainrun_trainer.units import NOBODY, Units
 
 FORMAT = 1
 """Part of the hash: rows of another format are prepared again."""
@@ -56,7 +57,7 @@ def data_hash(config: DataConfig) -> str:
     return xxhash.xxh3_64_hexdigest(canonical.encode())
 
 
-def prepare(config: DataConfig, storage: Storage) -> DataManifest:
+def prepare(config: DataConfig, storage: Storage, units: Units = NOBODY) -> DataManifest:
     """Reuse what is there and whole, or make it. Called by rank 0, under a claim.
 
     Raises DataError with one sentence naming file and line, or the source that is too small.
@@ -66,11 +67,11 @@ def prepare(config: DataConfig, storage: Storage) -> DataManifest:
         return found
     name = data_hash(config)
     place, half_done = f"{CheckpointLayout.DATA}/{name}", f"{CheckpointLayout.DATA}/{name}.work"
-    corpus = Corpus.of(config, storage.folder(half_done))
+    corpus = Corpus.of(config, storage.folder(half_done), units)
     storage.delete(place)
     folder = storage.folder(place)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"schema": FORMAT, "data_hash": name, "config": config.model_dump(), **_make(corpus, folder)}
+    facts = {"schema": FORMAT, "data_hash": name, "config": config.model_dump(), **_make(corpus, folder, units)}
     _refuse_too_little(config, facts)
     facts["files"] = {str(p.relative_to(folder)): hash_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     storage.settle(place)
@@ -82,6 +83,11 @@ def prepare(config: DataConfig, storage: Storage) -> DataManifest:
 def open_prepared(config: DataConfig, storage: Storage) -> DataManifest | None:
     """The manifest that rank 0 has written, or None."""
     return open_by_hash(data_hash(config), storage)
+
+
+def open_beside(name: str, checkpoints: Storage) -> DataManifest | None:
+    """Prepared data of a checkpoint store: in it, or where the stages of its run share it."""
+    return open_by_hash(name, checkpoints) or open_by_hash(name, shared_store(checkpoints))
 
 
 def open_by_hash(name: str, storage: Storage) -> DataManifest | None:
@@ -102,9 +108,10 @@ def _is_whole(data: DataManifest) -> bool:
     return True
 
 
-def _make(corpus: Corpus, folder: Path) -> dict[str, Any]:
+def _make(corpus: Corpus, folder: Path, units: Units) -> dict[str, Any]:
     """Every stage; what they found, for the manifest."""
     config = corpus.config
+    units.expect(len(config.sources))
     counts = corpus.clean()
     copies = corpus.drop_copies()
     tokenizer = make_tokenizer(config.tokenizer, corpus.training_texts())
@@ -118,6 +125,7 @@ def _make(corpus: Corpus, folder: Path) -> dict[str, Any]:
         removed = {**counts[name]["removed"], **copies[name], **too_long[name]}
         read = counts[name]["read"]
         sources[name] = {**packed, "read": read, "removed": removed}
+        units.done()
         shares = {reason: round(count / read, 4) for reason, count in removed.items()}
         log("prepared", source=name, documents_read=read, removed_shares=shares, overlap=overlap.get(name))
     return {"vocab_size": len(tokenizer), "sources": sources, "contamination": overlap}

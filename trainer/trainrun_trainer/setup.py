@@ -74,14 +74,17 @@ class Run:
     """Unix times of this group's start, for the recovery table."""
 
 
-def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
-    """Device, ranks, claim, data, model, optimizer, checkpoint: a Run that is ready for its next step.
+def join(env: Environment) -> Ranks:
+    """Device and ranks. Raises ConfigError."""
+    return Ranks.join(open_device(env.accelerator, env.local_rank, env.config.threads_per_worker))
+
+
+def set_up(env: Environment, ranks: Ranks, open_storage: OpenStorage, started: float) -> Run:
+    """Claim, data, model, optimizer, checkpoint: a Run that is ready for its next step.
 
     `started` is the Unix time at which this process began. Raises TrainerError.
     """
-    config = env.config
-    device = open_device(env.accelerator, env.local_rank, config.threads_per_worker)
-    ranks = Ranks.join(device)
+    config, device = env.config, ranks.device
     progress = ProgressWriter(env.progress_dir, env.run, env.owner.attempt, env.owner.generation, ranks)
     progress.phase("starting", total_steps=config.total_steps)
     instants: dict[str, Any] = {"process_started": started, "rendezvous_done": time.time()}
@@ -91,7 +94,7 @@ def set_up(env: Environment, open_storage: OpenStorage, started: float) -> Run:
     dims = parallel_dims(config.parallel, ranks.world_size)
     storage = open_storage(env.checkpoint.path)
     start = ranks.decide(lambda: _refused_by_storage(lambda: take_start(storage, env.resume, env.owner), env))
-    data = _prepare_once(env, storage, ranks)
+    data = _prepare_once(env, storage if env.data_path is None else open_storage(env.data_path), ranks)
     rows = TrainRows(config.data, data, plan, config.seed, device)
     held_out = _held_out(config, data)
 

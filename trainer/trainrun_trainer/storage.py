@@ -27,6 +27,8 @@ Before = Callable[[str, str], None]
 PIECE_BYTES = 1 << 20
 """Tensor files are written in pieces, so that a full disk shows before all is copied."""
 TEMPORARY = ".tmp"
+STAGES = "stages"
+"""Below the root of a run of several stages: `<name>/<input>` is the checkpoint store of a train stage."""
 
 
 def unobserved(operation: str, name: str) -> None:
@@ -79,6 +81,10 @@ class LocalDirectory:
     def __init__(self, root: Path, before: Before = unobserved) -> None:
         self.root = root
         self.before = before
+
+    def below(self, folder: str) -> LocalDirectory:
+        """A folder of this store as a store of its own."""
+        return LocalDirectory(self.root / folder, lambda operation, name: self.before(operation, f"{folder}/{name}"))
 
     def put(self, name: str, data: bytes) -> None:
         """Temporary name, fsync, rename, fsync of the folder."""
@@ -245,6 +251,13 @@ def open_storage(path: str) -> Storage:
     if scheme or not os.path.isabs(path):
         raise ConfigError(f"checkpoint.path={path}: expected an absolute path, file:///... or s3://bucket/prefix")
     return LocalDirectory(Path(path))
+
+
+def shared_store(store: Storage) -> Storage:
+    """Where the prepared data of a checkpoint store may lie beside itself: a stage's store shares its run's root."""
+    if isinstance(store, LocalDirectory) and store.root.parent.parent.name == STAGES:
+        return LocalDirectory(store.root.parents[2], store.before)
+    return store
 
 
 def hash_file(path: Path) -> dict[str, Any]:

@@ -13,27 +13,31 @@ from typing import Any
 from trainrun_api.contract import Outcome
 
 from trainrun_trainer.device import as_device_error
-from trainrun_trainer.environment import Environment, current
+from trainrun_trainer.environment import Environment, ToolEnvironment, current
 from trainrun_trainer.errors import TrainerError
 from trainrun_trainer.logs import log
-from trainrun_trainer.setup import OpenStorage, Run, set_up
+from trainrun_trainer.setup import OpenStorage, Run, join, set_up
+from trainrun_trainer.stages.train_stage import Entered, enter, leave
 from trainrun_trainer.storage import open_storage
 from trainrun_trainer.train import train
 
 
 def run(open_storage: OpenStorage = open_storage) -> dict[str, Any]:
-    """Train as the environment says; returns a contract.Outcome as a dict.
+    """Train, or do another kind of stage, as the environment says; returns a contract.Outcome as a dict.
 
     Never raises for a contract code. Any other exception is a crash and propagates.
     """
     started = time.time()
-    built: Run | None = None
-    env: Environment | None = None
+    built: list[Run] = []
+    env: Environment | ToolEnvironment | None = None
     try:
         env = current()
-        built = set_up(env, open_storage, started)
-        result = train(built)
-        built.ranks.leave()
+        if isinstance(env, ToolEnvironment):
+            from trainrun_trainer.stages.tool_stage import run_stage  # what training does not need is not preloaded
+
+            result = run_stage(env, open_storage)
+        else:
+            result = _train(env, open_storage, started, built)
     except TrainerError as error:
         result = _failed(error, env, built)
     except Exception as error:
@@ -45,17 +49,40 @@ def run(open_storage: OpenStorage = open_storage) -> dict[str, Any]:
     return asdict(result)
 
 
-def _failed(error: TrainerError, env: Environment | None, built: Run | None) -> Outcome:
-    durable = built.checkpoints.durable if built else None
+def _train(env: Environment, open_storage: OpenStorage, started: float, built: list[Run]) -> Outcome:
+    """The run's only stage, or one of several; `built` gets the Run as soon as there is one."""
+    ranks = join(env)
+    entered: Entered | None = None
+    if env.stage is not None:
+        entered = ranks.decide(lambda: enter(env, open_storage))
+        if entered.outcome is not None:
+            ranks.leave()
+            return entered.outcome
+        env = entered.environment(env)
+    run = set_up(env, ranks, open_storage, started)
+    built.append(run)
+    result = train(run)
+    if entered is not None:
+        ranks.decide(lambda: leave(entered, result, run.data.data_hash, open_storage))
+    ranks.leave()
+    return result
+
+
+def _failed(error: TrainerError, env: Environment | ToolEnvironment | None, built: list[Run]) -> Outcome:
+    run = built[0] if built else None
+    durable = run.checkpoints.durable if run else None
     return Outcome(
         exit_code=int(error.exit_code), cause=error.cause, message=str(error),
-        step=built.state.step if built else None, target_step=env.config.total_steps if env else None,
+        step=run.state.step if run else None,
+        target_step=env.config.total_steps if isinstance(env, Environment) else None,
         durable_checkpoint=durable.facts() if durable else None,
-        seconds_by_class=dict(built.progress.stopwatch.seconds) if built else {},
+        seconds_by_class=dict(run.progress.stopwatch.seconds) if run else {},
     )  # fmt: skip
 
 
-def _batch(env: Environment | None) -> str:
+def _batch(env: Environment | ToolEnvironment | None) -> str:
+    if isinstance(env, ToolEnvironment):
+        return f"config.batch_tokens={env.config.get('batch_tokens', '4096')}"
     if env is None:
         return "an unknown batch"
     config = env.config

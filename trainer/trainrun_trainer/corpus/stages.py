@@ -21,6 +21,7 @@ from trainrun_trainer.corpus.jobs import Facts, Job, is_held_out, read_documents
 from trainrun_trainer.corpus.pool import run_jobs
 from trainrun_trainer.corpus.tokenise import HELD_NGRAMS
 from trainrun_trainer.logs import log
+from trainrun_trainer.units import NOBODY, Units
 
 LOG_SECONDS = 10.0
 
@@ -34,14 +35,15 @@ class Corpus:
     files: list[SourceFile]
     numbers: dict[SourceFile, int]
     """Names the results of each file."""
+    units: Units = NOBODY
     dropped: dict[SourceFile, str] = field(default_factory=dict)
     """Hash of the documents that are copies, by file."""
 
     @classmethod
-    def of(cls, config: DataConfig, work: Path) -> Corpus:
+    def of(cls, config: DataConfig, work: Path, units: Units = NOBODY) -> Corpus:
         """Look at all sources before any of them is read. Raises DataError."""
         files = [file for name in sorted(config.sources) for file in list_files(name, config.sources[name])]
-        return cls(config, work, files, {file: number for number, file in enumerate(files)})
+        return cls(config, work, files, {file: number for number, file in enumerate(files)}, units)
 
     def job(self, kind: str, file: SourceFile, made_from: str = "", needs: Path | None = None) -> Job:
         """A job on one file."""
@@ -137,7 +139,13 @@ class Corpus:
 
     def _run(self, jobs: Sequence[Job]) -> list[Facts]:
         pace = _Pace(jobs[0].kind, len(jobs))
-        return run_jobs(jobs, self.config.processes, pace.done)
+        self.units.expect(len(jobs))
+
+        def done(job: Job, facts: Facts) -> None:
+            pace.done(job, facts)
+            self.units.done()
+
+        return run_jobs(jobs, self.config.processes, done)
 
 
 class _Pace:

@@ -21,9 +21,10 @@ from trainrun_trainer.errors import NoUsableCheckpoint, TrainerError
 from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.evaluating.curve import TABLE, draw
 from trainrun_trainer.evaluating.run import BASELINE
+from trainrun_trainer.units import NOBODY, Units
 
 
-def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def run(config: Tasks, inputs: Mapping[str, Any], units: Units = NOBODY) -> dict[str, Any]:
     """Evaluate all of `inputs["checkpoint"]` into `inputs["out"]`; without `inputs["baseline"]` the oldest is it."""
     store, steps = inputs["checkpoint"], kept_steps(inputs["checkpoint"])
     if not steps:
@@ -32,13 +33,13 @@ def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
         baseline = inputs.get(BASELINE)
         if baseline is None:
             baseline = str(Path(scratch) / BASELINE)
-            consolidate.run(ConsolidateConfig(step=steps.pop(0)), {"checkpoint": store, "out": baseline})
-        makers = {f"step-{step}": partial(_make, store, step) for step in steps}
-        return draw(config, Path(baseline), makers, Path(inputs["out"]), keeps=False)
+            consolidate.run(ConsolidateConfig(step=steps.pop(0)), {"checkpoint": store, "out": baseline}, units)
+        makers = {f"step-{step}": partial(_make, store, step, units) for step in steps}
+        return draw(config, Path(baseline), makers, Path(inputs["out"]), keeps=False, units=units)
 
 
-def _make(store: str, step: int, folder: Path) -> dict[str, Any]:
-    made = consolidate.run(ConsolidateConfig(step=step), {"checkpoint": store, "out": str(folder)})
+def _make(store: str, step: int, units: Units, folder: Path) -> dict[str, Any]:
+    made = consolidate.run(ConsolidateConfig(step=step), {"checkpoint": store, "out": str(folder)}, units)
     return {"step": made["step"], "tokens": made["tokens"]}
 
 

@@ -13,13 +13,16 @@ from trainrun_api.stage_config import Tasks
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.report import cell, measures
 from trainrun_trainer.evaluating.run import BASELINE, evaluate
+from trainrun_trainer.units import Units
 
 CURVE, TABLE, MODELS = "curve.json", "curve.md", "models"
 Make = Callable[[Path], Mapping[str, Any]]
 """Makes a model folder, and says what belongs on its line, such as step and tokens."""
 
 
-def draw(config: Tasks, baseline: Path, makers: Mapping[str, Make], out: Path, keeps: bool) -> dict[str, Any]:
+def draw(
+    config: Tasks, baseline: Path, makers: Mapping[str, Make], out: Path, keeps: bool, units: Units
+) -> dict[str, Any]:
     """Evaluate the baseline and each model as it is made, into curve.json and curve.md below `out`.
 
     A model's folder is removed before the next is made unless `keeps`. Raises TrainerError.
@@ -27,7 +30,8 @@ def draw(config: Tasks, baseline: Path, makers: Mapping[str, Make], out: Path, k
     if not config.perplexity:
         raise ConfigError("a curve needs sets under perplexity in the tasks file")
     places: dict[str, Mapping[str, Any]] = {}
-    result = evaluate(config, _made(baseline, makers, out / MODELS, places, keeps), out)
+    units.expect((1 + len(makers)) * config.num_sets)
+    result = evaluate(config, _made(baseline, makers, out / MODELS, places, keeps), out, units)
     lines = [
         {"name": name, **places.get(name, {}), **{title: values.get(name) for title, values in measures(result)}}
         for name in (BASELINE, *makers)

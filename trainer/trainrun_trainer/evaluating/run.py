@@ -17,13 +17,14 @@ from trainrun_trainer.evaluating.perplexity import perplexity
 from trainrun_trainer.evaluating.questions import compare, generate, read_outputs, read_questions
 from trainrun_trainer.evaluating.scoring import Loaded
 from trainrun_trainer.model_folder import ModelFolder
+from trainrun_trainer.units import NOBODY, Units
 
 BASELINE, MODEL = "baseline", "model"
 RESULT, TABLE, SAMPLES = "evaluation.json", "evaluation.md", "samples.jsonl"
 Columns = dict[str, dict[str, Any]]
 
 
-def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def run(config: Tasks, inputs: Mapping[str, Any], units: Units = NOBODY) -> dict[str, Any]:
     """Evaluate `inputs["model"]` beside `inputs["baseline"]` into the folder `inputs["out"]`; returns what is written.
 
     Raises TrainerError.
@@ -31,7 +32,8 @@ def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
     folders = [(name, Path(inputs[name])) for name in (BASELINE, MODEL)]
     out = Path(inputs["out"])
     out.mkdir(parents=True, exist_ok=True)
-    result = evaluate(config, folders, out)
+    units.expect(len(folders) * config.num_sets)
+    result = evaluate(config, folders, out, units)
     if result["samples"]:
         lines = (json.dumps(sample, ensure_ascii=False) + "\n" for sample in result["samples"])
         (out / SAMPLES).write_text("".join(lines))
@@ -41,7 +43,7 @@ def run(config: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path) -> dict[str, Any]:
+def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path, units: Units) -> dict[str, Any]:
     """Every task of every (column, folder); the first column is what the others are compared with.
 
     A folder is needed only until the next is asked for.
@@ -58,15 +60,19 @@ def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path) -> d
         for name, texts in config.perplexity.items():
             measured = perplexity(loaded, texts, f"perplexity.{name}")
             result["perplexity"].setdefault(name, {})[column] = measured
+            units.done()
         for name, labels in config.labels.items():
             result["labels"].setdefault(name, {})[column] = classify(loaded, labels, f"labels.{name}")
+            units.done()
         for name in config.questions:
             _ask(config, name, loaded, column, result)
+            units.done()
         del loaded
         if config.lm_eval is not None:
             suites = run_suites(config.lm_eval, folder, out / "lm_eval" / column, config.accelerator)
             for name, value in suites.items():
                 result["lm_eval"].setdefault(name, {})[column] = value
+            units.done()
     models_first = sorted(result["columns"].items(), key=lambda column: "files" not in column[1])
     result["columns"] = dict(models_first)
     result["warnings"] = list(_losses(config, result["perplexity"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from trainrun_trainer.base import LINEAGE
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.merging import methods
 from trainrun_trainer.model_folder import DTYPES, ModelFolder, make_folder, write_tensors
+from trainrun_trainer.units import NOBODY, Units
 
 TOKENIZER = "tokenizer.json"
 WHOLE = 1.0
@@ -28,7 +29,7 @@ SAME_CONFIG = ("model_type", "vocab_size", "tie_word_embeddings")
 """What must be equal before shapes are even looked at: these say best what is wrong."""
 
 
-def run(config: MergeConfig, inputs: dict[str, Any]) -> dict[str, Any]:
+def run(config: MergeConfig, inputs: Mapping[str, Any], units: Units = NOBODY) -> dict[str, Any]:
     """Merge `inputs["models"]` (folders, base first) into the folder `inputs["out"]`; its manifest, and where it lies.
 
     Raises ConfigError if they do not fit. A merge that is there already is not made again.
@@ -53,7 +54,7 @@ def run(config: MergeConfig, inputs: dict[str, Any]) -> dict[str, Any]:
             shutil.copyfile(path, folder / path.name)
         entries = [base.entries[name] for name in sorted(base.entries)]
         write_tensors(
-            folder, entries, lambda name: merged_tensor(config, weights, models, name), config.max_shard_bytes
+            folder, entries, lambda name: merged_tensor(config, weights, models, name), config.max_shard_bytes, units
         )
         (folder / LINEAGE).write_text(json.dumps(lineage, indent=1))
 

@@ -19,9 +19,12 @@ from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.evaluating.curve import TABLE, draw
 from trainrun_trainer.merging import merge
 from trainrun_trainer.settings import parse
+from trainrun_trainer.units import NOBODY, Units
 
 
-def run(config: MergeConfig, over: Sequence[float], tasks: Tasks, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def run(
+    config: MergeConfig, over: Sequence[float], tasks: Tasks, inputs: Mapping[str, Any], units: Units = NOBODY
+) -> dict[str, Any]:
     """Merge `inputs["models"]` once for each t into `inputs["out"]`; the line of each t, the base's first.
 
     The merges stay below models/. Raises TrainerError.
@@ -30,12 +33,12 @@ def run(config: MergeConfig, over: Sequence[float], tasks: Tasks, inputs: Mappin
         raise ConfigError(f"over={list(over)}: expected values of t from 0 to 1, each once")
     models = list(inputs["models"])
     configs = {f"t-{t:g}": parse(MergeConfig, {**config.model_dump(), "t": t}, "over: ") for t in over}
-    makers = {name: partial(_make, one, models) for name, one in configs.items()}
-    return draw(tasks, Path(models[0]), makers, Path(inputs["out"]), keeps=True)
+    makers = {name: partial(_make, one, models, units) for name, one in configs.items()}
+    return draw(tasks, Path(models[0]), makers, Path(inputs["out"]), keeps=True, units=units)
 
 
-def _make(config: MergeConfig, models: Sequence[str], folder: Path) -> dict[str, Any]:
-    merge.run(config, {"models": models, "out": str(folder)})
+def _make(config: MergeConfig, models: Sequence[str], units: Units, folder: Path) -> dict[str, Any]:
+    merge.run(config, {"models": models, "out": str(folder)}, units)
     return {"t": config.t}
 
 

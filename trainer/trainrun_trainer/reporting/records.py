@@ -72,10 +72,9 @@ class Stage:
 
     @property
     def seconds(self) -> float | None:
-        """From begin to end."""
-        if self.started_at is None or self.ended_at is None:
-            return None
-        return max(0.0, (self.ended_at - self.started_at).total_seconds())
+        """Of its attempts, as far as they told their end; what lay between them is not work."""
+        told = self.record.get("seconds")
+        return float(told) if told else None
 
     @property
     def num_steps(self) -> int | None:

@@ -28,7 +28,7 @@ def cost(stages: Sequence[Stage]) -> Markup:
         (el("b", "sum"), "", el("b", _number(steps)), el("b", count(tokens)), el("b", duration(seconds)), "", "")
     )
     heads = ("stage", "kind", "steps", "tokens", "time", "samples per second", "trained parameters")
-    note = "Time: from a stage's begin to its end, starts of programs included. Samples per second: of the median step."
+    note = "Time: of all attempts of a stage. Samples per second: rows of the median step, over its time."
     return section("What it cost", el("p", note), table(heads, rows, numbers=range(2, len(heads))))
 
 

@@ -1,0 +1,132 @@
+"""Stages of one run, by real workers: from text to an evaluated merge, again without work, after changes and kills."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from trainrun_trainer.explain_step import explain
+
+from tests.trainer.runs import only_code, was_killed
+from tests.trainer.stage_runs import Chain, Stages, chain_of
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def stages(text: Path) -> Stages:
+    return chain_of(text)
+
+
+@pytest.fixture(scope="module")
+def played(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """Played once, never changed."""
+    place = tmp_path_factory.mktemp("chain")
+    chain = Chain(place / "root", place)
+    outcomes = chain.play(stages)
+    assert {outcome["cause"] for outcome in outcomes.values()} == {"Done"}
+    assert all(outcome["step"] == outcome["target_step"] > 0 for outcome in outcomes.values())
+    return chain
+
+
+@pytest.fixture
+def chain(played: Chain, tmp_path: Path) -> Chain:
+    """A copy; the next attempt follows."""
+    shutil.copytree(played.root, tmp_path / "root")
+    return Chain(tmp_path / "root", tmp_path, attempts=played.attempts)
+
+
+def test_each_stage_stands_on_those_before_it(played: Chain, stages: Stages) -> None:
+    """Columns, parents, one copy of the data for each tokenizer, nothing else in the root."""
+    assert sorted(path.name for path in played.root.iterdir()) == ["data", "stages"]
+    assert len(list((played.root / "data").iterdir())) == 2
+    assert played.record("base")["data"] == played.record("data")["data"]
+    before = json.loads((played.result("before") / "evaluation.json").read_text())
+    assert before["columns"]["model"]["path"] == str(played.result("tuned"))
+    assert before["perplexity"]["domain"]["model"] < before["perplexity"]["domain"]["baseline"] or before["perplexity"]
+    parents = json.loads((played.result("merged") / "lineage.json").read_text())["parents"]
+    assert [parent["path"] for parent in parents] == [str(played.result(name)) for name in ("base", "tuned")]
+    lines = json.loads((played.result("curve") / "curve.json").read_text())["lines"]
+    assert [line["name"] for line in lines] == ["baseline", "step-2", "step-4"]
+    told = json.loads((played.result("tuned") / "lineage.json").read_text())
+    assert told["parent"]["state_digest"] == played.record("base")["outcome"]["final_checkpoint"]["state_digest"]
+    assert (played.result("page") / "report.html").read_text().count("stage") > 1
+    assert explain(str(played.root / played.record("tuned")["folder"]), 2)["proof"]["first_difference"] is None
+    for name, (kind, _) in stages.items():
+        record = played.record(name)
+        assert (record["name"], record["kind"], record["state"]) == (name, kind, "done")
+        assert record["outputs"] and record["started_at"] <= record["ended_at"] and record["seconds"] > 0
+
+
+def test_again_nothing_is_done(chain: Chain, stages: Stages) -> None:
+    """Not a file is written, and the outcome is the same; by another run with the same root, too."""
+    chain.uid = "uid-2"
+    chain.attempts = 0
+    files = chain.files()
+    first = {name: chain.record(name)["outcome"] for name in stages}
+    outcomes = chain.play({name: stages[name] for name in ("data", "base", "merged", "after")})
+    assert chain.files() == files
+    for name, outcome in outcomes.items():
+        assert {key: outcome[key] for key in first[name]} == first[name]
+        assert outcome["message"] == f"stage {name} is done already"
+
+
+def test_a_change_reruns_what_depends_on_it_and_nothing_else(chain: Chain, stages: Stages) -> None:
+    """Another share in the merge: merge, its evaluation and the page; what was there before stays."""
+    files, claims = chain.files(), chain.claims(stages)
+    changed = stages | {"merged": ("merge", {**stages["merged"][1], "t": 0.25})}
+    chain.play(changed)
+    more = {name: number - claims[name] for name, number in chain.claims(stages).items()}
+    assert more == dict.fromkeys(stages, 0) | dict.fromkeys(("merged", "after", "page"), 1)
+    kept = {name: xxh3 for name, xxh3 in files.items() if not name.endswith("stage.json")}
+    assert kept.items() <= chain.files().items()
+    chain.play({name: stages[name] for name in ("merged", "after")})
+    assert chain.record("merged")["folder"] + "/model/config.json" in files, "back again: the first merge counts"
+
+
+def test_more_steps_go_on_in_the_same_folder(chain: Chain, stages: Stages) -> None:
+    """And what stands on the stage follows; a change that cannot be resumed gets a folder of its own."""
+    folder = chain.record("tuned")["folder"]
+    longer = stages | {"tuned": ("train", {**stages["tuned"][1], "total_steps": 6})}
+    outcomes = chain.play({name: longer[name] for name in ("tuned", "plain")})
+    assert outcomes["tuned"]["step"] == 6 and chain.record("tuned")["folder"] == folder
+    newest = max((chain.root / folder / "claims").glob("*.json"), key=lambda path: int(path.stem))
+    assert json.loads(newest.read_text())["parent"]["step"] == 4
+    assert json.loads((chain.result("plain") / "lineage.json").read_text())["step"] == 6
+    other = stages | {"tuned": ("train", {**stages["tuned"][1], "seed": 5})}
+    chain.play({"tuned": other["tuned"]})
+    assert chain.record("tuned")["folder"] != folder and (chain.root / folder / "step-6-c2").exists()
+
+
+@pytest.mark.parametrize("name", ["after", "curve"])
+def test_a_killed_tool_begins_anew(chain: Chain, stages: Stages, name: str) -> None:
+    """kill -9 between two units; its half is removed by the next attempt, and the result is the undisturbed one's."""
+    undisturbed, target = measured(chain, name), chain.record(name)["outcome"]["target_step"]
+    shutil.rmtree(chain.root / "stages" / name)
+    was_killed(chain.run(stages, name, "kill_after_unit", nth=1), 0)
+    assert chain.record(name)["state"] == "running" and chain.record(name)["result"] is None
+    left = chain.root / chain.record(name)["folder"]
+    assert left.exists()
+    assert only_code(chain.run(stages, name), 0)["step"] == target
+    assert not left.exists() and measured(chain, name) == undisturbed
+
+
+def measured(chain: Chain, name: str) -> object:
+    """What an evaluation found."""
+    curve = chain.result(name) / "curve.json"
+    if curve.exists():
+        return json.loads(curve.read_text())
+    return json.loads((chain.result(name) / "evaluation.json").read_text())["perplexity"]
+
+
+def test_a_killed_training_is_resumed(played: Chain, stages: Stages, tmp_path: Path) -> None:
+    """kill -9 in the first training stage, with two ranks: the same bits as without it."""
+    chain = Chain(tmp_path / "root", tmp_path)
+    was_killed(chain.run(stages, "base", "kill_in_slot", ranks=2, on_rank=1, nth=7), 1)
+    assert chain.record("base")["state"] == "running"
+    ended = chain.run(stages, "base", ranks=2)
+    digest = only_code(ended, 0)["final_checkpoint"]["state_digest"]
+    assert digest == played.record("base")["outcome"]["final_checkpoint"]["state_digest"]
+    assert chain.record("base")["input"] == played.record("base")["input"]

@@ -1,0 +1,107 @@
+"""A stage that trains: its references, its own checkpoint store, and its record before and after. Called by rank 0.
+
+The store's folder is named by a hash without what may change on resume, so that a raised `total_steps` goes on in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainrun_api.contract import CheckpointLayout, ExitCode, Outcome
+from trainrun_api.data_config import identity
+from trainrun_api.train_config import TrainConfig
+
+from trainrun_trainer.claims import Claim
+from trainrun_trainer.environment import TRAIN, Environment
+from trainrun_trainer.errors import StorageRefused
+from trainrun_trainer.logs import log
+from trainrun_trainer.settings import parse
+from trainrun_trainer.setup import CHANGEABLE, OpenStorage
+from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, checkpoint_files, hash_of, model_files, outside
+from trainrun_trainer.stages.records import DONE, Records, StageRecord, now, shared_root, told
+from trainrun_trainer.stages.references import References
+from trainrun_trainer.storage import STAGES, LocalDirectory
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What all ranks must know before they set up."""
+
+    config: TrainConfig
+    """With folders for references."""
+    root: str
+    folder: str
+    """The stage's checkpoint store."""
+    claim: Claim | None
+    record: StageRecord
+    started: float
+    """Monotonic, of rank 0."""
+    outcome: Outcome | None
+    """Of a stage that is done already: nothing is to be set up."""
+
+    def environment(self, env: Environment) -> Environment:
+        """Orders as of a run that is nothing but this stage; the prepared data lies in the root."""
+        checkpoint = env.checkpoint.model_copy(update={"path": self.folder})
+        return replace(env, config=self.config, checkpoint=checkpoint, data_path=self.root)
+
+
+def enter(env: Environment, open_storage: OpenStorage) -> Entered:
+    """Look up references, find out whether all is done, take the stage's next claim. Raises TrainerError."""
+    assert env.stage is not None
+    root = shared_root(env.stage.root, open_storage)
+    try:
+        return _enter(env, root, env.stage.name)
+    except OSError as error:
+        raise StorageRefused(f"stage {env.stage.name}: {root.address('')} cannot be used: {error}") from error
+
+
+def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
+    started, records, references = time.monotonic(), Records(root, name), References(root)
+    named = {**env.config.model_dump(mode="json", exclude_defaults=True), "data": identity(env.config.data)}
+    references.find(named)
+    files = dict(outside({"model": named["model"]}))
+    made_from = {"kind": TRAIN, "config": references.as_hashes(named), "files": files}
+    config_hash = hash_of(made_from)
+    lasting = {field: value for field, value in named.items() if field not in CHANGEABLE}
+    short = hash_of({**made_from, "config": references.as_hashes(lasting)})[:NAMED_CHARACTERS]
+    references.keep_places(records.newest_of(short))
+    config = parse(TrainConfig, references.as_paths(env.config.model_dump(mode="json")), "config.")
+    folder = f"{STAGES}/{name}/{short}"
+    found = records.done_before(config_hash)
+    if found is not None and found.is_whole(root):
+        log("stage-done-already", stage=name, claim=found.claim)
+        record = records.repeat(found, env.owner)
+        return Entered(config, str(root.root), "", None, record, started, record.said_again())
+    claim = records.begin(env.owner)
+    record = StageRecord(
+        name=name, kind=TRAIN, input=short, config_hash=config_hash, folder=folder, **records.begun(short),
+        config=config.model_dump(mode="json"), references=references.hashes, paths=references.paths,
+    )  # fmt: skip
+    record = records.write(claim, record)
+    return Entered(config, str(root.root), root.address(folder), claim, record, started, None)
+
+
+def leave(entered: Entered, outcome: Outcome, data_hash: str, open_storage: OpenStorage) -> None:
+    """The record of how it ended. Raises Fenced if another start has taken over, StorageRefused."""
+    assert entered.claim is not None
+    root = shared_root(entered.root, open_storage)
+    record = replace(entered.record, seconds=entered.record.seconds + time.monotonic() - entered.started)
+    try:
+        if outcome.exit_code == ExitCode.DONE:
+            record = replace(record, **_done(root, record.folder, data_hash), outcome=told(outcome))
+        Records(root, record.name).write(entered.claim, record)
+    except OSError as error:
+        raise StorageRefused(f"stage {record.name}: its record cannot be written: {error}") from error
+
+
+def _done(root: LocalDirectory, folder: str, data_hash: str) -> Mapping[str, Any]:
+    store = LocalDirectory(root.folder(folder))
+    export = f"{folder}/{CheckpointLayout.EXPORT}"
+    made = model_files(root.folder(export), CheckpointLayout.EXPORT)
+    return {
+        "state": DONE, "result": export, "outputs": made | checkpoint_files(store), "ended_at": now(),
+        "data": f"{CheckpointLayout.DATA}/{data_hash}",
+    }  # fmt: skip
