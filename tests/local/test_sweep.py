@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainrun_operator.report.words import figure
+from trainrun_api.page.words import figure
 
 from tests.local.conftest import marked
 from tests.local.story import LIMIT_SECONDS, NAME, TRAINRUN, write_manifest

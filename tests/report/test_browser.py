@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from trainrun_operator.report import write_report
+from trainrun_trainer import reporting
 
 from tests.report import rundirs
+from tests.trainer import stage_folders
 
 INSTALLER = Path(__file__).parents[1] / "browser.sh"
 FLAGS = (
@@ -91,6 +93,19 @@ def test_dom_has_headings_and_numbers(chromium: str, tmp_path: Path) -> None:
         assert words in dom
     assert dom.count("<svg") == 4
     assert dom.count("<polyline") == 3
+
+
+@pytest.mark.parametrize("extra", [(), (DARK,)], ids=["light", "dark"])
+def test_report_of_stages(chromium: str, tmp_path: Path, extra: tuple[str, ...]) -> None:
+    """The report stage's page, parsed and painted from top to bottom."""
+    reporting.write_report(tmp_path, stage_folders.chain(tmp_path), "Law for everyone", tmp_path)
+    page, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    dom = browse(chromium, page, tmp_path / "profile", "--dump-dom", f"--screenshot={shot}", *extra)
+    assert "<h1>Law for everyone</h1>" in dom
+    assert dom.count("<svg") == 5 and dom.count("<polyline") == 8
+    rows = rows_of(shot)
+    for third in range(3):
+        assert len(set(rows[third * len(rows) // 3 : (third + 1) * len(rows) // 3])) > 100
 
 
 def test_prints_on_two_pages(chromium: str, tmp_path: Path) -> None:

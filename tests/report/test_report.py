@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trainrun_api.page.chart import BOTTOM, HEIGHT, Series, line_chart, thinned, ticks
+from trainrun_api.page.markup import Markup, el, join
+from trainrun_api.page.words import clock_time, count, duration, figure, parse_time, percent, plural, size, times
 from trainrun_operator.report import write_report
 from trainrun_operator.report.__main__ import main
-from trainrun_operator.report.chart import BOTTOM, HEIGHT, Series, line_chart, thinned, ticks
-from trainrun_operator.report.markup import Markup, el, join
 from trainrun_operator.report.records import read
 from trainrun_operator.report.recovery import PHASES, recoveries
-from trainrun_operator.report.words import clock_time, count, duration, figure, parse_time, percent, plural, size, times
 
 from tests.report import rundirs
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainrun_api.page.document import write_page
+
 from trainrun_operator.report.page import page
 from trainrun_operator.report.records import read
 
@@ -14,8 +16,4 @@ FILE_NAME = "report.html"
 
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` into the run's folder (`<workdir>/<run>/`) and return its path."""
-    path = run_dir / FILE_NAME
-    temporary = path.with_name(f".{FILE_NAME}")
-    temporary.write_text(page(read(run_dir)), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return write_page(run_dir / FILE_NAME, page(read(run_dir)))

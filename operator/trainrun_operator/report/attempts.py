@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from trainrun_api.page.words import duration, parse_time
 from trainrun_api.v1alpha1 import AttemptStatus
 
 from trainrun_operator.report.bars import Lane, Part, Point
 from trainrun_operator.report.records import RunRecords, unix
 from trainrun_operator.report.recovery import Recovery
-from trainrun_operator.report.words import duration, parse_time
 
 
 def lanes(records: RunRecords, resumed: Sequence[Recovery]) -> list[Lane]:

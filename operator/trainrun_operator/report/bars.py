@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainrun_operator.report.chart import ticks
-from trainrun_operator.report.markup import Child, Markup, el
-from trainrun_operator.report.words import duration
+from trainrun_api.page.chart import ticks
+from trainrun_api.page.markup import Child, Markup, el
+from trainrun_api.page.words import duration
 
 WIDTH = 1160
 LANE, BAR = 34, 20

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+
+from trainrun_api.page.chart import Mark, Series, line_chart
+from trainrun_api.page.document import document, section, table, unbroken
+from trainrun_api.page.markup import Child, Markup, el
+from trainrun_api.page.words import clock_time, duration, figure, percent
 
 from trainrun_operator.core.goodput import CLASSES
 from trainrun_operator.report import story
 from trainrun_operator.report.attempts import lanes
 from trainrun_operator.report.bars import Part, share_bar, time_line
-from trainrun_operator.report.chart import Mark, Series, line_chart
-from trainrun_operator.report.markup import Child, Markup, el
 from trainrun_operator.report.records import Learning, RunRecords
 from trainrun_operator.report.recovery import Recovery, recoveries
-from trainrun_operator.report.tables import (
-    checkpoints,
-    chronicle,
-    configuration,
-    failures,
-    recovery,
-    section,
-    table,
-    unbroken,
-)  # fmt: skip
-from trainrun_operator.report.words import clock_time, duration, figure, percent
-
-STYLE = Path(__file__).with_name("style.css")
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""The browser itself refuses to fetch anything or to run a script, whatever a log line holds."""
+from trainrun_operator.report.tables import checkpoints, chronicle, configuration, failures, recovery
 
 
 def page(records: RunRecords) -> str:
@@ -48,20 +35,6 @@ def page(records: RunRecords) -> str:
         chronicle(records),
     )
     return document(f"{records.name}: {records.status.phase or 'no status'}", body)
-
-
-def document(title: str, body: Markup) -> str:
-    """A page of its own, which fetches nothing and runs nothing."""
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", title),
-        el("style", Markup(STYLE.read_text(encoding="utf-8"))),
-    )
-    return f"<!doctype html>\n{el('html', head, el('body', body), lang='en')}\n"
 
 
 def _header(records: RunRecords, resumed: Sequence[Recovery]) -> Markup:

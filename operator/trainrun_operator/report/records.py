@@ -11,9 +11,9 @@ from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.lineage import merge_metrics
+from trainrun_api.page.words import parse_time
 from trainrun_api.v1alpha1 import AttemptStatus, TrainingRunStatus
 
-from trainrun_operator.report.words import parse_time
 from trainrun_operator.stores import Store, stores_of
 
 Record = Mapping[str, Any]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from trainrun_api.page.words import parse_time
+
 from trainrun_operator.report.records import RunRecords, Start, read, unix
-from trainrun_operator.report.words import parse_time
 
 PHASES = ("detect", "decide", "start", "rendezvous", "load", "first step")
 """fault -> verdict -> job created -> processes up -> rendezvous done -> checkpoint loaded -> step done."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from trainrun_api.page.words import count, duration, figure, parse_time, percent, plural, times
+
 from trainrun_operator.report.records import Learning, Record, RunRecords, from_unix, unix
 from trainrun_operator.report.recovery import Recovery
-from trainrun_operator.report.words import count, duration, figure, parse_time, percent, plural, times
 
 ENDINGS = {"Restarting", "Failed", "AttemptStopped", "GangIncomplete", "FewerWorkers"}
 """Reasons of decisions that end an attempt."""

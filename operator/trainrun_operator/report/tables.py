@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+from trainrun_api.page.document import section, table, unbroken
+from trainrun_api.page.markup import Markup, el
+from trainrun_api.page.words import UNKNOWN, count, of_day, parse_time, plural, size
 
 from trainrun_operator.report import story
-from trainrun_operator.report.markup import Child, Markup, el, join
 from trainrun_operator.report.records import Record, RunRecords
 from trainrun_operator.report.recovery import PHASES, Recovery
-from trainrun_operator.report.words import UNKNOWN, count, of_day, parse_time, plural, size
-
-
-def section(title: str, *children: Child, class_: str | None = None) -> Markup:
-    """A heading and what belongs to it."""
-    return el("section", el("h2", title), children, class_=class_)
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[Child]], numbers: Iterable[int] = ()) -> Markup:
-    """A table that scrolls by itself when it is too wide; `numbers` are the columns to align right."""
-    right = set(numbers)
-
-    def cells(name: str, row: Sequence[Child]) -> Markup:
-        return join(el(name, cell, class_="n" if index in right else None) for index, cell in enumerate(row))
-
-    head = el("thead", el("tr", cells("th", heads)))
-    return el("div", el("table", head, el("tbody", [el("tr", cells("td", row)) for row in rows])), class_="scroll")
-
-
-def unbroken(child: Child) -> Markup:
-    """Something that stays on one line."""
-    return el("span", child, class_="key")
 
 
 def failures(records: RunRecords, resumed: Sequence[Recovery]) -> Markup:

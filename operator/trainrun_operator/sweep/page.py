@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainrun_operator.report.chart import Series, line_chart
-from trainrun_operator.report.markup import Child, Markup, el
-from trainrun_operator.report.page import document
-from trainrun_operator.report.tables import section, table
-from trainrun_operator.report.words import figure
+from trainrun_api.page.chart import Series, line_chart
+from trainrun_api.page.document import document, section, table
+from trainrun_api.page.markup import Child, Markup, el
+from trainrun_api.page.words import figure
+
 from trainrun_operator.sweep.results import Row, cells, heads, sources
 from trainrun_operator.sweep.variants import Axis
 

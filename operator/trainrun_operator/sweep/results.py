@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainrun_api.page.chart import Points
+from trainrun_api.page.words import figure
+
 from trainrun_operator.report import story
-from trainrun_operator.report.chart import Points
 from trainrun_operator.report.records import RunRecords
-from trainrun_operator.report.words import figure
 from trainrun_operator.sweep.variants import Axis, Variant
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from trainrun_operator.report.markup import Child, Markup, el
+from trainrun_api.page.markup import Child, Markup, el
 
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 86, 14, 34
@@ -27,6 +27,17 @@ class Series:
     points: Points
     colour: int = 0
     has_dots: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What x counts, and how its values are written."""
+
+    name: str
+    written: Callable[[float], str]
+
+
+STEPS = Axis("step", lambda value: f"{value:,.0f}")
 
 
 @dataclass(frozen=True)
@@ -51,13 +62,18 @@ class _Scale:
 
 
 def line_chart(
-    series: Sequence[Series], marks: Sequence[Mark], *, label: str, written: Callable[[float], str]
+    series: Sequence[Series],
+    marks: Sequence[Mark],
+    *,
+    label: str,
+    written: Callable[[float], str],
+    across: Axis = STEPS,
 ) -> Markup:
     """The chart; `label` is read aloud by screen readers, `written` formats values of the y axis."""
     xs = [x for one in series for x, _ in one.points] + [mark.x for mark in marks]
     ys = [y for one in series for _, y in one.points]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
-    across = _Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    right = _Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     up = _Scale(min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)), HEIGHT - BOTTOM, TOP)
     children: list[Child] = [el("title", label)]
     for tick in y_ticks:
@@ -65,15 +81,15 @@ def line_chart(
         children.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         children.append(el("text", written(tick), x=LEFT - 7, y=y + 4, class_="tick end"))
     for tick in x_ticks:
-        children.append(el("text", f"{tick:,.0f}", x=across(tick), y=HEIGHT - BOTTOM + 17, class_="tick middle"))
-    children.append(el("text", "step", x=WIDTH - RIGHT, y=HEIGHT - 3, class_="tick end"))
+        children.append(el("text", across.written(tick), x=right(tick), y=HEIGHT - BOTTOM + 17, class_="tick middle"))
+    children.append(el("text", across.name, x=WIDTH - RIGHT, y=HEIGHT - 3, class_="tick end"))
     for mark in marks:
-        x = across(mark.x)
+        x = right(mark.x)
         line = el("line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_=f"mark {mark.kind}")
         children.append(el("g", el("title", mark.text), line))
     ends = _apart([up(one.points[-1][1]) for one in series])
     for one, end in zip(series, ends, strict=True):
-        children.extend(_line(one, across, up))
+        children.extend(_line(one, right, up, across))
         children.append(el("text", _short(one.name), x=WIDTH - RIGHT + 7, y=end + 4, class_=f"name t{one.colour}"))
     return el("svg", *children, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart")
 
@@ -106,19 +122,22 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float,
     return out
 
 
-def _line(series: Series, across: _Scale, up: _Scale) -> list[Markup]:
+def _line(series: Series, right: _Scale, up: _Scale, across: Axis) -> list[Markup]:
     points = thinned(series.points)
     out = []
     if len(points) < len(series.points):
-        upper = [f"{across(x):.1f},{up(high):.1f}" for x, _, _, high in points]
-        lower = [f"{across(x):.1f},{up(low):.1f}" for x, _, low, _ in reversed(points)]
+        upper = [f"{right(x):.1f},{up(high):.1f}" for x, _, _, high in points]
+        lower = [f"{right(x):.1f},{up(low):.1f}" for x, _, low, _ in reversed(points)]
         out.append(el("polygon", points=" ".join([*upper, *lower]), class_=f"band f{series.colour}"))
-    path = " ".join(f"{across(x):.1f},{up(mean):.1f}" for x, mean, _, _ in points)
+    path = " ".join(f"{right(x):.1f},{up(mean):.1f}" for x, mean, _, _ in points)
     out.append(el("polyline", points=path, class_=f"line s{series.colour}"))
     if series.has_dots:
         out += [
-            el("circle", el("title", f"{series.name}, step {x:,.0f}: {mean:,.4g}"), cx=across(x), cy=up(mean), r=2.6,
-               class_=f"f{series.colour}")
+            el(
+                "circle",
+                el("title", f"{series.name}, {across.name} {across.written(x)}: {mean:,.4g}"),
+                cx=right(x), cy=up(mean), r=2.6, class_=f"f{series.colour}",
+            )
             for x, mean, _, _ in points
         ]  # fmt: skip
     return out
