@@ -8,7 +8,7 @@ from trainrun_api.contract import CheckpointLayout
 
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.reporting.page import write_report
-from trainrun_trainer.stages.records import DONE, Records, StageRecord
+from trainrun_trainer.stages.records import Records, StageRecord
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
 
@@ -23,11 +23,11 @@ def subjects(root: LocalDirectory, own_name: str, names: list[str] | None) -> di
     missing = [name for name, record in records.items() if record is None]
     if missing:
         raise ConfigError(f"config.stages: stage {missing[0]} has no result here; run that stage first")
-    return {name: record for name, record in records.items() if record is not None and record.state == DONE}
+    return {name: record for name, record in records.items() if record is not None}
 
 
 def run(root: LocalDirectory, names: list[str], title: str, out: Path, units: Units) -> str:
-    """The page, below `out`."""
+    """The page, as report.html below `out`."""
     units.expect(1)
     write_report(root.root, names, title, out)
     units.done()
