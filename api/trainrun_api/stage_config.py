@@ -149,12 +149,9 @@ class ConsolidateStage(ConsolidateConfig):
     checkpoint: Place = Field(description="Store of the checkpoint, as stage:NAME/checkpoints.")
 
 
-class MergeConfig(Strict):
-    """One merge; the first model is the base, and the only one whose tokenizer and settings are kept."""
+class MergeSettings(Strict):
+    """All of a merge but its method."""
 
-    method: Method = Field(
-        description="linear: weighted mean; slerp: along the arc; ties, dare: differences to the base."
-    )
     t: float | None = Field(
         None, ge=0, le=1,
         description="0: the first model. linear and slerp of two models: 1 is the second, null 0.5. ties and dare: the "
@@ -167,6 +164,15 @@ class MergeConfig(Strict):
     drop: float = Field(0.5, ge=0, lt=1, description="dare: probability that an element of a difference is dropped.")
     seed: int = Field(0, ge=0, le=2**53, description="dare: which elements are dropped.")
     max_shard_bytes: int = Field(5_000_000_000, ge=1_000, description="Largest safetensors file.")
+
+
+METHODS = "linear: weighted mean; slerp: along the arc; ties, dare: differences to the base."
+
+
+class MergeConfig(MergeSettings):
+    """One merge; the first model is the base, and the only one whose tokenizer and settings are kept."""
+
+    method: Method = Field(description=METHODS)
 
     def weights_of(self, num_models: int) -> list[float]:
         """Weights for so many models; ValueError if the configuration does not fit their number."""
@@ -212,17 +218,34 @@ class MergeSweep(Strict):
         return self
 
 
-class MergeStage(MergeConfig):
-    """Kind merge: several models as one."""
+class MergeStage(MergeSettings):
+    """Kind merge: several models as one, or adapters and the model that they were trained on."""
 
+    method: Method | None = Field(None, description=f"{METHODS} Exactly one of method and adapter.")
     models: list[Place] = Field(min_length=1, max_length=64, description="Model folders, the base first.")
+    adapter: Place | None = Field(
+        None, description="Adapters to be merged into the only model: stage:NAME of a stage that trained with lora."
+    )
     sweep: MergeSweep | None = Field(None, description="A table over t beside the merge.")
+
+    @property
+    def merge(self) -> MergeConfig:
+        """As one merge of models."""
+        return MergeConfig.model_validate(self.model_dump(include=set(MergeConfig.model_fields)))
 
     @model_validator(mode="after")
     def _fits_its_models(self) -> Self:
-        self.weights_of(len(self.models))
+        if (self.method is None) == (self.adapter is None):
+            raise ValueError("exactly one of method and adapter is needed")
+        if self.adapter is not None:
+            other = sorted(self.model_fields_set - {"adapter", "models"})
+            if other or len(self.models) != 1:
+                wrong = ", ".join(other) or f"{len(self.models)} models"
+                raise ValueError(f"adapter goes with the one model that it was trained on, not with {wrong}")
+            return self
+        self.merge.weights_of(len(self.models))
         if self.sweep is not None:
-            self.model_copy(update={"t": self.sweep.over[0]}).weights_of(len(self.models))
+            self.merge.model_copy(update={"t": self.sweep.over[0]}).weights_of(len(self.models))
         return self
 
 

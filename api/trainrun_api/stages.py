@@ -13,6 +13,7 @@ from trainrun_api.train_config import TrainConfig
 from trainrun_api.v1alpha1 import ResumeSpec, StageSpec, TrainingRunSpec
 
 TRAIN = "train"
+REPORT = "report"
 ONLY_STAGE = StageSpec(name=TRAIN, kind=TRAIN)
 """The stage of a run that names none."""
 
@@ -99,6 +100,15 @@ def spec_of(spec: TrainingRunSpec, name: str) -> TrainingRunSpec:
     if stage.name != _first_train(spec):
         update["resume"] = ResumeSpec()
     return spec.model_copy(update=update) if update else spec
+
+
+def own_config(spec: TrainingRunSpec, stage: StageSpec) -> dict[str, Any]:
+    """The configuration of a stage that has one of its own. A report that names no stages is about all before it."""
+    if stage.kind != REPORT or stage.config.get("stages") is not None:
+        return stage.config
+    names = [one.name for one in spec.stages]
+    earlier = spec.stages[: names.index(stage.name)]
+    return {**stage.config, "stages": [one.name for one in earlier if one.kind != REPORT]}
 
 
 def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any], key: str = "") -> dict[str, Any]:

@@ -41,6 +41,16 @@ def test_a_whole_life_cycle_is_taken() -> None:
     assert said(*ALL) == []
 
 
+def test_adapters_are_merged_with_their_model() -> None:
+    """Kind merge, instead of a method."""
+    lora = with_config(TUNED, lora={"r": 4})
+    joined = {"name": "joined", "kind": "merge", "config": {"models": ["stage:base"], "adapter": "stage:tuned"}}
+    assert said(TEXTS, BASE, lora, joined) == []
+    ((path, sentence),) = said(TEXTS, BASE, lora, with_config(joined, t=0.5))
+    assert path == "spec.stages[joined].config"
+    assert sentence.endswith("adapter goes with the one model that it was trained on, not with t")
+
+
 CASES: dict[str, tuple[list[dict[str, Any]], str, str]] = {
     "wrong type": (
         [TEXTS, with_config(BASE, total_steps="many")],

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from trainrun_api.contract import Env
-from trainrun_trainer import worker
+from trainrun_trainer import lora_merge, worker
 from trainrun_trainer.claims import Owner
 from trainrun_trainer.stages.hashes import files_of
 from trainrun_trainer.stages.records import DONE, Records, StageRecord
@@ -25,6 +26,7 @@ from tests.trainer.models import save, tiny, tokenizer
 from tests.trainer.ranks import finish
 from tests.trainer.runs import only_code, wait_for
 from tests.trainer.stage_runs import Chain
+from tests.trainer.test_lora_merge import save_adapter
 
 Before = Callable[[str, str], None]
 
@@ -206,6 +208,25 @@ def finished(chain: Chain, name: str, kind: str, *files: str, **facts: Any) -> N
     records.write(records.begin(Owner("uid-1", 0, 0)), record)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_adapters_and_their_model_become_a_model(chain: Chain, models: list[str], tmp_path: Path) -> None:
+    """As by the command; what later stages get is a model folder, and another adapter is another input."""
+    adapter = save_adapter(tmp_path / "adapter", Path(models[0]), "llama")
+    config = {"models": [models[0]], "adapter": str(adapter)}
+    assert attempt(chain, "merge", config)["exit_code"] == 0
+    record = Records(LocalDirectory(chain.root), "it").done()
+    assert record is not None and record.result is not None
+    lora_merge.merge(Path(models[0]), adapter, tmp_path / "by-hand")
+    assert (chain.root / record.result / "model.safetensors").read_bytes() == (
+        tmp_path / "by-hand" / "model.safetensors"
+    ).read_bytes()
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
+    assert attempt(chain, "merge", config)["exit_code"] == 0
+    again = Records(LocalDirectory(chain.root), "it").done()
+    assert again is not None and again.input != record.input
+
+
 SETS = {"perplexity": {"general": {"path": "general.jsonl"}}}
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no stage": (
@@ -221,7 +242,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "adapters": (
         "evaluate",
         {**SETS, "model": "stage:lora", "baseline": "x"},
-        "holds adapters and no model; merge them with python -m trainrun_trainer.lora_merge",
+        "holds adapters and no model; merge them by a stage of kind merge with adapter: stage:lora, and name that one",
     ),
     "no model": (
         "evaluate",

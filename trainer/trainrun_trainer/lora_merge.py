@@ -25,6 +25,7 @@ from trainrun_api.contract import SCHEMA, CheckpointLayout
 from trainrun_trainer.base import LINEAGE, base_hash, tensor_files
 from trainrun_trainer.errors import ConfigError, TrainerError
 from trainrun_trainer.export import lineage_of
+from trainrun_trainer.units import NOBODY, Units
 
 BLOCK_BYTES = 4 << 20
 """Read at once. About ten of these are in memory: bytes, numbers of 32 bits, and what the allocator keeps."""
@@ -121,7 +122,7 @@ class Adapter:
             yield merged.to(block.dtype)
 
 
-def merge(base: Path, adapter_folder: Path, out: Path) -> int:
+def merge(base: Path, adapter_folder: Path, out: Path, units: Units = NOBODY) -> int:
     """Write OUT whole or not at all; the number of tensors that changed. ConfigError before anything is written."""
     adapter = Adapter(adapter_folder)
     if out.exists():
@@ -139,8 +140,10 @@ def merge(base: Path, adapter_folder: Path, out: Path) -> int:
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    units.expect(len(files))
     for file in files:
         _merge_file(adapter, file, partial / file.name)
+        units.done()
     ours = {LINEAGE, CheckpointLayout.MANIFEST}
     for path in base.iterdir():
         if path.is_file() and path.suffix not in (".safetensors", ".bin") and path.name not in ours:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainrun_api.contract import AGENT_PORT, Env
-from trainrun_api.stages import TRAIN_CONFIGURED, is_chain
+from trainrun_api.stages import TRAIN_CONFIGURED, is_chain, own_config
 from trainrun_api.v1alpha1 import StageSpec, TrainingRunSpec
 
 from trainrun_operator.core.instances import device_resources
@@ -126,7 +126,7 @@ def contract_environment(
     if is_chain(spec):
         values[Env.STAGE_KIND] = stage.kind
     if stage.kind not in TRAIN_CONFIGURED:
-        values[Env.CONFIG] = _compact(stage.config)
+        values[Env.CONFIG] = _compact(own_config(spec, stage))
     elif spec.config is not None:
         # as it was written: a field that this version knows and the image does not must not be in it by its default
         values[Env.CONFIG] = _compact(spec.config.model_dump(mode="json", exclude_unset=True))

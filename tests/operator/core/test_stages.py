@@ -153,6 +153,16 @@ def test_pods_are_told_their_stage():
     assert worker["template"]["metadata"]["labels"][Label.STAGE] == "tuned"
 
 
+@pytest.mark.parametrize(("config", "told"), [({}, ["texts", "base"]), ({"stages": ["base"]}, ["base"])])
+def test_a_report_is_about_the_stages_before_it(config, told):
+    """Unless it names some; reports are about no reports."""
+    page = {"name": "page", "kind": "report", "config": config}
+    last = {"name": "last", "kind": "report"}
+    stages = [*STAGES[:2], page, STAGES[2], last]
+    assert json.loads(env_of(job_of("page", stages=stages))[Env.CONFIG])["stages"] == told
+    assert json.loads(env_of(job_of("last", stages=stages))[Env.CONFIG])["stages"] == ["texts", "base", "tuned"]
+
+
 def test_a_run_of_one_training_stage_is_told_no_kind():
     """It trains in checkpoint.path itself, as runs without stages do, with any image that ever did."""
     env = env_of(job_of("only", stages=[{"name": "only", "kind": "train"}]))

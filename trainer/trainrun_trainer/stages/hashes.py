@@ -77,8 +77,8 @@ def _content(field: str, path: Path, seen: Seen) -> str | None:
         return hash_of(checkpoint_files(LocalDirectory(path)))
     if last == "prepared":
         path = path / CheckpointLayout.MANIFEST
-    is_text = last in ("path", "include_path", "prepared") or ".outputs." in field
-    if not is_text or not path.exists():
+    is_read_whole = last in ("path", "include_path", "prepared", "adapter") or ".outputs." in field
+    if not is_read_whole or not path.exists():
         return None
     return hash_of(files_of(path) if path.is_dir() else hash_file(path))
 

@@ -101,8 +101,8 @@ def _wanted(what: str, name: str) -> str:
 def _refuse_what_is_no_model(where: str, text: str, folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise ConfigError(
-            f"config.{where}={text}: {folder} holds adapters and no model; merge them with python -m "
-            "trainrun_trainer.lora_merge and name the merged folder"
+            f"config.{where}={text}: {folder} holds adapters and no model; merge them by a stage of kind merge with "
+            f"adapter: {text}, and name that one"
         )
     if not (folder / "config.json").exists():
         raise ConfigError(f"config.{where}={text}: {folder} is no model folder; name a stage that makes a model")

@@ -13,12 +13,11 @@ from trainrun_api.stage_config import (
     ConsolidateConfig,
     ConsolidateStage,
     EvaluateStage,
-    MergeConfig,
     MergeStage,
     Tasks,
 )
 
-from trainrun_trainer import consolidate
+from trainrun_trainer import consolidate, lora_merge
 from trainrun_trainer.evaluating import checkpoints
 from trainrun_trainer.evaluating import run as evaluating
 from trainrun_trainer.merging import merge, sweep
@@ -46,11 +45,15 @@ def run_consolidate(config: ConsolidateStage, out: Path, units: Units) -> str:
 
 
 def run_merge(config: MergeStage, out: Path, units: Units) -> str:
-    """Several models as one, and the table over t beside it if it is wanted."""
-    merged = _part(MergeConfig, config)
+    """Several models as one, and the table over t beside it if it is wanted; or adapters and their model."""
+    if config.adapter is not None:
+        lora_merge.merge(Path(config.models[0]), Path(config.adapter), out / MODEL, units)
+        return MODEL
     if config.sweep is not None:
-        sweep.run(merged, config.sweep.over, config.sweep.tasks, {"models": config.models, "out": str(out)}, units)
-    merge.run(merged, {"models": config.models, "out": str(out / MODEL)}, units)
+        sweep.run(
+            config.merge, config.sweep.over, config.sweep.tasks, {"models": config.models, "out": str(out)}, units
+        )
+    merge.run(config.merge, {"models": config.models, "out": str(out / MODEL)}, units)
     return MODEL
 
 
