@@ -10,6 +10,8 @@ from trainrun_operator.errors import Refused, Unavailable
 from trainrun_operator.testing.manifests import small_spec
 from trainrun_operator.testing.simulation import Simulation
 
+from tests.operator.modelled import at_step, causes, job_of, node_of, patiently, pod_of
+
 SMALL = small_spec("small")
 
 
@@ -19,19 +21,6 @@ def sim() -> Simulation:
     return Simulation()
 
 
-def at_step(sim: Simulation, key: Key, step: int) -> None:
-    """Go on until the trainer has made that many steps."""
-    assert sim.until(
-        lambda: any(g.step >= step and not g.is_over for g in sim.world.groups.values() if g.run == key),
-        limit_seconds=600,
-    )
-
-
-def causes(status) -> list[str]:
-    """Why each attempt ended."""
-    return [a["cause"] for a in status["attempts"]]
-
-
 def test_an_undisturbed_run_is_one_attempt(sim):
     """Started, trained, succeeded; each told once."""
     status = sim.finish(sim.world.add_run("a"))
@@ -39,27 +28,6 @@ def test_an_undisturbed_run_is_one_attempt(sim):
     assert [e[1] for e in sim.cluster.events] == ["AttemptStarted", "Running", "Succeeded"]
     assert status["progress"]["step"] == 100
     assert status["attempts"][0]["nodes"] == ["n0", "n1"]
-
-
-def node_of(world, key: Key, index: int) -> str:
-    """Name of the node that a pod of the run is on."""
-    return world.pods(key)[index]["spec"]["nodeName"]
-
-
-def job_of(world, key: Key) -> Key:
-    """The run's living job."""
-    return Key(key.namespace, world.living_jobs(key)[0]["metadata"]["name"])
-
-
-def pod_of(world, key: Key, index: int) -> Key:
-    """A pod of the run."""
-    return Key(key.namespace, world.pods(key)[index]["metadata"]["name"])
-
-
-def patiently(world, key, index) -> None:
-    """A node of a run whose stall limit is longer than the 40 s after which a node that is silent is not Ready."""
-    world.edit_run(key, health={"stallTimeoutSeconds": 600})
-    world.kill_node(node_of(world, key, index))
 
 
 FAULTS = {

@@ -8,7 +8,7 @@ import pytest
 from trainrun_operator.cluster import Key
 from trainrun_operator.testing.simulation import Simulation
 
-from tests.operator.test_scenarios import at_step, causes, node_of, patiently
+from tests.operator.modelled import at_step, causes, node_of, patiently
 
 WORKERS = {"replicas": 2, "spares": 1, "accelerator": "cpu"}
 
