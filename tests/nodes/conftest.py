@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -14,6 +14,19 @@ from tests.nodes.cluster import NodeCluster, node_cluster, session
 from tests.nodes.machine import Unavailable
 from tests.nodes.trainee import Traces
 from tests.nodes.user import NodeUser, remove_run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows its runs' status, events, jobs and pods, which are gone with it."""
+    report = yield
+    user = getattr(item, "funcargs", {}).get("user")
+    if report.when == "call" and report.failed and user is not None:
+        for run in user.api.get(user.runs_path)["items"]:
+            name = run["metadata"]["name"]
+            told = (f"{e.get('lastTimestamp')} {e['reason']}: {e['message']}" for e in user.events(name))
+            report.sections.append((f"run {name}", "\n".join([user.story(name), *told])))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -56,9 +56,17 @@ def pod_of(world, key: Key, index: int) -> Key:
     return Key(key.namespace, world.pods(key)[index]["metadata"]["name"])
 
 
+def patiently(world, key, index) -> None:
+    """A node of a run whose stall limit is longer than the 40 s after which a node that is silent is not Ready."""
+    world.edit_run(key, health={"stallTimeoutSeconds": 600})
+    world.kill_node(node_of(world, key, index))
+
+
 FAULTS = {
-    "node vanishes": (lambda w, k: w.kill_node(node_of(w, k, 1)), "NodeLost", 0),
-    "node of worker 0 vanishes": (lambda w, k: w.kill_node(node_of(w, k, 0)), "NodeLost", 0),
+    "node vanishes": (lambda w, k: patiently(w, k, 1), "NodeLost", 0),
+    "node of worker 0 vanishes": (lambda w, k: patiently(w, k, 0), "NodeLost", 0),
+    "node vanishes, and progress tells first": (lambda w, k: w.kill_node(node_of(w, k, 1)), "MemberSilent", 0),
+    "node of worker 0, and progress tells first": (lambda w, k: w.kill_node(node_of(w, k, 0)), "MemberSilent", 0),
     "node object goes": (lambda w, k: w.remove_node(node_of(w, k, 1)), "NodeLost", 0),
     "node marked": (lambda w, k: w.mark_node(node_of(w, k, 1), "UnschedulablePendingReboot"), "NodeMarked", 0),
     "killed": (lambda w, k: w.fail_pod(w.pods(k)[1], 137, said=False), "Killed", 1),

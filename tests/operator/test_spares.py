@@ -8,7 +8,7 @@ import pytest
 from trainrun_operator.cluster import Key
 from trainrun_operator.testing.simulation import Simulation
 
-from tests.operator.test_scenarios import at_step, causes, node_of
+from tests.operator.test_scenarios import at_step, causes, node_of, patiently
 
 WORKERS = {"replicas": 2, "spares": 1, "accelerator": "cpu"}
 
@@ -33,9 +33,13 @@ def test_a_spare_takes_the_place_of_a_lost_member_within_the_attempt(how: str) -
     lost, uid = node_of(sim.world, key, 1), sim.world.pods(key)[1]["metadata"]["uid"]
     (sim.world.kill_node if how == "vanishes" else sim.world.remove_node)(lost)
     assert sim.until(lambda: uid not in {p["metadata"]["uid"] for p in sim.world.pods(key)}, limit_seconds=120)
-    sim.run(10)
-    nodes = {p["spec"].get("nodeName") for p in sim.world.pods(key)}
-    assert len(nodes) == 3 and lost not in nodes
+
+    def has_next_spare() -> bool:
+        """Not where the lost member was, though nobody knows at first that the node is lost."""
+        nodes = {p["spec"].get("nodeName") for p in sim.world.pods(key)}
+        return len(nodes - {None, lost}) == 3
+
+    assert sim.until(has_next_spare, limit_seconds=120)
     status = sim.finish(key)
     assert (status["result"], causes(status), status["restarts"]) == ("Succeeded", ["Done"], 0)
     attempt = status["attempts"][0]
@@ -66,7 +70,7 @@ def test_without_a_node_for_the_spare_the_run_begins() -> None:
 def test_the_loss_of_worker_0_needs_a_new_attempt() -> None:
     """It hosts the rendezvous."""
     sim, key = with_spares(nodes=5)
-    sim.world.kill_node(node_of(sim.world, key, 0))
+    patiently(sim.world, key, 0)
     status = sim.finish(key)
     assert (status["result"], causes(status), status["restarts"]) == ("Succeeded", ["NodeLost", "Done"], 0)
 
@@ -75,7 +79,7 @@ def test_more_losses_than_spares_need_a_new_attempt() -> None:
     """Two members of three at once, one spare."""
     sim, key = with_spares(nodes=8, replicas=3)
     for index in (1, 2):
-        sim.world.kill_node(node_of(sim.world, key, index))
+        patiently(sim.world, key, index)
     status = sim.finish(key)
     assert (status["result"], causes(status), status["restarts"]) == ("Succeeded", ["NodeLost", "Done"], 0)
 

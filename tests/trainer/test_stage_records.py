@@ -188,6 +188,8 @@ def test_other_weights_under_the_same_name_are_another_input(models: list[str], 
     theirs = tmp_path / "theirs"
     save(tiny(2, tiny(0)), tokenizer(), theirs)
     attempt(chain, "merge", merge_of([models[0], str(theirs)]))
+    attempt(chain, "merge", merge_of([models[0], str(theirs)]))
+    assert len(list((chain.root / "stages" / "it").glob("*-c*"))) == 1
     save(tiny(3, tiny(0)), tokenizer(), theirs)
     attempt(chain, "merge", merge_of([models[0], str(theirs)]))
     assert len(list((chain.root / "stages" / "it").glob("*-c*"))) == 2
@@ -234,7 +236,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "stage:lora/checkpoints",
     ),
     "no such part": ("consolidate", {"checkpoint": "stage:measured/checkpoints"}, "which is of kind evaluate"),
-    "unknown field": ("consolidate", {"chekpoint": "x"}, "config.checkpoint: Field required"),
+    "unknown field": ("consolidate", {"checkpointed": "x"}, "config.checkpoint: Field required"),
     "two fields": ("evaluate", {**SETS, "model": "m"}, "config: baseline is needed beside model"),
     "no folder": (
         "merge",

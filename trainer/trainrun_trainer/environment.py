@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import CheckpointLayout, Env
+from trainrun_api.stage_config import STAGE_CONFIGS
+from trainrun_api.stages import TRAIN, TRAIN_CONFIGURED
 from trainrun_api.train_config import TrainConfig
 from trainrun_api.v1alpha1 import CheckpointSpec
 
@@ -18,8 +20,7 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.resume import ResumePolicy
 from trainrun_trainer.settings import parse
 
-TRAIN = "train"
-KINDS = ("prepare", TRAIN, "evaluate", "consolidate", "merge", "report")
+KINDS = (*sorted(TRAIN_CONFIGURED), *STAGE_CONFIGS)
 
 
 @dataclass(frozen=True)

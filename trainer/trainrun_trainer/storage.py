@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 import xxhash
 from torch.distributed.checkpoint.filesystem import FileSystem
+from trainrun_api.contract import CheckpointLayout
 
 from trainrun_trainer.errors import ConfigError
 
@@ -27,8 +28,6 @@ Before = Callable[[str, str], None]
 PIECE_BYTES = 1 << 20
 """Tensor files are written in pieces, so that a full disk shows before all is copied."""
 TEMPORARY = ".tmp"
-STAGES = "stages"
-"""Below the root of a run of several stages: `<name>/<input>` is the checkpoint store of a train stage."""
 
 
 def unobserved(operation: str, name: str) -> None:
@@ -255,7 +254,7 @@ def open_storage(path: str) -> Storage:
 
 def shared_store(store: Storage) -> Storage:
     """Where the prepared data of a checkpoint store may lie beside itself: a stage's store shares its run's root."""
-    if isinstance(store, LocalDirectory) and store.root.parent.parent.name == STAGES:
+    if isinstance(store, LocalDirectory) and store.root.parent.parent.name == CheckpointLayout.STAGES:
         return LocalDirectory(store.root.parents[2], store.before)
     return store
 

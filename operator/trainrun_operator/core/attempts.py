@@ -20,6 +20,7 @@ from trainrun_api.v1alpha1 import (
 from trainrun_operator.core.elastic import GANG_INCOMPLETE, nodes_for_all
 from trainrun_operator.core.failure_policy import MESSAGE_LIMIT, Ruling
 from trainrun_operator.core.observed import Observed, PodFacts
+from trainrun_operator.core.pytorchjob import job_name
 from trainrun_operator.core.situation import (
     Situation,
     checkpoint_from,
@@ -36,11 +37,6 @@ ATTEMPTS_KEPT = 20
 
 DONE = "Done"
 """Cause of an attempt's end that reached its target."""
-
-
-def job_name(run: str, attempt: int) -> str:
-    """Name of an attempt's PyTorchJob; pods, services and rendezvous take theirs from it."""
-    return f"{run}-a{attempt}"
 
 
 def next_number(observed: Observed) -> int:

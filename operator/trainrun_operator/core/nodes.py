@@ -25,10 +25,14 @@ HELD_SECONDS = 600.0
 """A common cause that lasts longer is a real loss: then each node is judged by its own evidence again."""
 
 UNHEARD_SECONDS = 30.0
-"""NotReady time after which a node counts as lost if no agent of the attempt was ever heard."""
+"""NotReady time after which a node counts as lost if no agent of the attempt was ever heard; time before a pod came to
+the node does not count. A scheduler places pods by what it knew before an API outage."""
 
 SPARED = "where a worker is on it, a spare takes its place"
 """Why a node of a run with spares is only suspected: one sentence, since what is known of it changes by the second."""
+
+REFUSED = "refused"
+"""What a node answers for a port that nobody listens on. One that is lost answers nothing."""
 
 FLAP_SECONDS = 600.0
 """A blamed node is used again when it has been Ready and out of the run for this long."""
@@ -95,7 +99,7 @@ def _why_not_lost(situation: Situation, pod: PodFacts, node: NodeFacts) -> str |
     agents = situation.observed.progress.agents.values()
     if all(a.heard_at is None for a in agents):
         patience = UNHEARD_SECONDS + (spares.TAKEOVER_SECONDS if situation.current.spares else 0.0)
-        waited = (now - since).total_seconds() >= patience
+        waited = (now - _unheard_since(pod, since)).total_seconds() >= patience
         return None if waited else "no agent of this attempt was heard yet"
     step_at = situation.last_step_at
     if step_at is not None and step_at > since + timedelta(seconds=spares.STEP_TOLERANCE_SECONDS):
@@ -103,7 +107,13 @@ def _why_not_lost(situation: Situation, pod: PodFacts, node: NodeFacts) -> str |
     agent = situation.agent(pod.index)
     if agent is None or agent.silent_since is None:
         return "its agent answers, or was not asked yet"
+    if agent.blind_because == REFUSED:
+        return "it refuses connections, so it is there: no agent listens on it yet, or no longer"
     return None
+
+
+def _unheard_since(pod: PodFacts, not_ready_since: datetime) -> datetime:
+    return max(not_ready_since, pod.scheduled_at or pod.created_at)
 
 
 def is_held(nodes: NodesFacts, now: datetime) -> bool:
@@ -128,7 +138,9 @@ def wake_for(situation: Situation) -> datetime | None:
     for pod in situation.pods:
         node = situation.observed.nodes.deviating.get(pod.node or "")
         if node is not None and node.ready is not True and node.not_ready_since is not None:
-            times += [node.not_ready_since + timedelta(seconds=s) for s in (UNHEARD_SECONDS, HELD_SECONDS)]
+            since = node.not_ready_since
+            times.append(since + timedelta(seconds=HELD_SECONDS))
+            times.append(_unheard_since(pod, since) + timedelta(seconds=UNHEARD_SECONDS))
     return min((t for t in times if t > situation.now), default=None)
 
 

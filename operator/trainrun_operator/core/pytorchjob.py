@@ -31,7 +31,7 @@ the job that goes on without it. We remove it by force, when a spare has taken i
 
 
 def job_name(run: str, attempt: int) -> str:
-    """PyTorchJob of an attempt; its pods are `<job>-worker-<index>`."""
+    """PyTorchJob of an attempt; its pods are `<job>-worker-<index>`, services and rendezvous are named by it too."""
     return f"{run}-a{attempt}"
 
 

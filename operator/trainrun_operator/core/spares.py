@@ -18,6 +18,9 @@ TAKEOVER_SECONDS = 20.0
 """From a member's silence until a spare should train in its place: 3 s until its heartbeat counts as ended, 1 s until
 the seat counts as empty, the rendezvous, and two rounds of questions until it is heard."""
 
+READY_NODE_SECONDS = 60.0
+"""Nothing hurries here, and a node that died is called Ready for 40 s more: the next spare would be placed on it."""
+
 STEP_TOLERANCE_SECONDS = 2.0
 """Times of nodes and agents have whole seconds and another clock."""
 
@@ -57,9 +60,12 @@ def gone(situation: Situation) -> tuple[tuple[PodFacts, str], ...]:
 
 
 def look_again_at(situation: Situation) -> datetime | None:
-    """When a pod without a seat will have been silent for long enough; None: none is silent."""
-    silent = [situation.silent_since(pod) for pod in left_out(situation)]
-    return min((since + timedelta(seconds=SILENCE_SECONDS) for since in silent if since is not None), default=None)
+    """When a pod without a seat will have been silent, or stranded, for long enough; None: none is."""
+    without_seat = left_out(situation)
+    times = [since + _patience(situation, p) for p in without_seat if (since := situation.silent_since(p)) is not None]
+    stranded = (_stranded_since(situation, pod) for pod in without_seat)
+    times += [since + timedelta(seconds=SILENCE_SECONDS) for since in stranded if since is not None]
+    return min((moment for moment in times if moment > situation.now), default=None)
 
 
 def awaited_until(situation: Situation, lost: Collection[str] = ()) -> datetime | None:
@@ -95,9 +101,28 @@ def _why_gone(situation: Situation, pod: PodFacts) -> str | None:
         return "it is gone" + _node_words(node)
     if node is not None and node.exists and node.mark:
         return f"HyperPod marks node {node.name} {node.mark}"
-    if not _is_silent(situation, pod):
+    stranded = _stranded_since(situation, pod)
+    if stranded is not None and (situation.now - stranded).total_seconds() >= SILENCE_SECONDS:
+        return "it cannot start" + _node_words(node)
+    since = situation.silent_since(pod)
+    if since is None or situation.now < since + _patience(situation, pod):
         return None
     return "its agent does not answer" + _node_words(node)
+
+
+def _patience(situation: Situation, pod: PodFacts) -> timedelta:
+    """Silence after which a pod without a seat is removed; longer on a node that nobody has called lost yet."""
+    node = situation.observed.nodes.deviating.get(pod.node or "")
+    is_ready = node is None or (node.exists and node.ready is True)
+    return timedelta(seconds=READY_NODE_SECONDS if is_ready else SILENCE_SECONDS)
+
+
+def _stranded_since(situation: Situation, pod: PodFacts) -> datetime | None:
+    """Since when the node of a pod that does not run yet is not Ready: it was placed there before that was known."""
+    node = situation.observed.nodes.deviating.get(pod.node or "")
+    if node is None or pod.phase == "Running" or (node.exists and node.ready is True):
+        return None
+    return node.not_ready_since or pod.created_at
 
 
 def _node_words(node: NodeFacts | None) -> str:

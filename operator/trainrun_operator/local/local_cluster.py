@@ -261,7 +261,9 @@ class LocalCluster:
         return new
 
     def fetch_progress(self, pod: Object, *, timeout_seconds: float) -> ProgressAnswer:
-        """Ask the pod's agent."""
+        """Ask the pod's agent; a node that is lost does not even refuse."""
+        if self._slots.is_lost(pod["spec"].get("nodeName", "")):
+            return ProgressAnswer(None, "no-route")
         port = self._kubelet.port_of(pod)
         if port is None:
             return ProgressAnswer(None, "no-route")

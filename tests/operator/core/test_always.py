@@ -12,6 +12,7 @@ from tests.operator.builders import (
     actions,
     ago,
     closed_attempt,
+    ended_pod,
     idle,
     lost_node,
     make_job,
@@ -44,6 +45,27 @@ def test_other_jobs_are_not_touched(job):
     from tests.operator.builders import make_attempt
 
     assert not actions(decide(running(attempt=make_attempt(2), jobs=(make_job(2), job))), StopJob)
+
+
+@pytest.mark.parametrize(
+    ("pod", "jobs", "stopped"),
+    [
+        (make_pod(1, 0), (make_job(2),), ["a-a0"]),
+        (make_pod(1, 0), (make_job(2), make_job(0, is_deleting=True)), []),
+        (make_pod(1, 0, deleted_at=ago(1)), (make_job(2),), []),
+        (make_pod(1, 0, is_departed=True), (make_job(2),), []),
+        (make_pod(1, 0, is_owned=False), (make_job(2),), []),
+        (ended_pod(1, 1), (make_job(2),), []),
+        (make_pod(1, 2), (), []),
+    ],
+    ids=["orphan", "job is going", "going", "gone", "foreign", "ended", "of the open attempt"],
+)
+def test_pods_that_outlived_their_job_give_their_nodes_back(pod, jobs, stopped):
+    """The call that deletes them failed after the one that deleted the job, or the job made them in between."""
+    from tests.operator.builders import make_attempt
+
+    decision = decide(running(attempt=make_attempt(2), jobs=jobs, pods=(make_pod(0, 2), pod)))
+    assert [a.name for a in actions(decision, StopJob)] == stopped
 
 
 @pytest.mark.parametrize(("result", "stopped"), [("Succeeded", []), ("Failed", ["a-a0"])], ids=str)

@@ -34,6 +34,7 @@ from tests.operator.builders import (
 STANDING = make_progress(step_age_seconds=30.0, agents={0: AgentFacts(ago(1)), 1: silent()})
 MOVING = make_progress(agents={0: AgentFacts(ago(1)), 1: silent()})
 
+REFUSING = make_progress(step_age_seconds=30.0, agents={0: AgentFacts(ago(1)), 1: silent(why="refused")})
 UNASKED = make_progress(step_age_seconds=30.0, agents={0: AgentFacts(ago(1))})
 
 
@@ -51,6 +52,7 @@ def verdicts(**changes) -> NodeVerdicts:
         (lost_node("n1", seconds=1), make_progress(step_age_seconds=1.0, agents={1: silent()}), None),
         (lost_node("n1"), make_progress(step_age_seconds=30.0), "its agent answers, or was not asked yet"),
         (lost_node("n1"), UNASKED, "its agent answers, or was not asked yet"),
+        (lost_node("n1"), REFUSING, "it refuses connections, so it is there: no agent listens on it yet, or no longer"),
         (lost_node("n1", is_stale=True), STANDING, "nothing was heard of it since the API server answers again"),
         (lost_node("n1", seconds=29), ProgressFacts(0), "no agent of this attempt was heard yet"),
         (lost_node("n1", seconds=30), ProgressFacts(0), None),
@@ -59,6 +61,7 @@ def verdicts(**changes) -> NodeVerdicts:
     ],
     ids=[
         "lost", "Ready unknown", "steps since", "step within the clocks' tolerance", "agent answers", "agent not asked",
+        "connection refused",
         "stale", "mute image, young", "mute image", "agents never up", "no transition time",
     ],
 )  # fmt: skip
@@ -98,6 +101,15 @@ def test_not_ready_is_lost_only_with_a_silent_agent_and_a_standing_step(node, pr
 def test_what_hyperpod_says_of_a_node_is_evidence(node, progress, sentence):
     """Told where it is known."""
     assert sentence in decide(running(nodes=make_nodes(node), progress=progress)).message
+
+
+@pytest.mark.parametrize(("seconds", "is_lost"), [(29, False), (30, True)])
+def test_a_pod_that_just_came_to_a_node_has_had_no_time_to_be_heard(seconds, is_lost):
+    """After an API outage the scheduler placed it on a node that was not Ready for a minute already."""
+    pods = (make_pod(0), make_pod(1, scheduled_at=ago(seconds)))
+    observed = running(pods=pods, nodes=make_nodes(lost_node("n1", seconds=60)), progress=ProgressFacts(0))
+    assert bool(judge(situate(observed)).lost) == is_lost
+    assert is_lost or wake_for(situate(observed)) == ago(-1)
 
 
 @pytest.mark.parametrize("node", [NodeFacts("n1"), lost_node("n1"), NodeFacts("n1", mark="Unschedulable")])

@@ -90,16 +90,16 @@ def test_a_new_pod_of_an_old_index_inherits_no_silence():
 
 
 @pytest.mark.parametrize(
-    ("node", "says"),
+    ("node", "seconds", "says"),
     [
-        (NodeFacts("n1", exists=False, ready=None), "its agent does not answer, and node n1 is gone"),
-        (NodeFacts("n1", is_cordoned=True), "its agent does not answer"),
+        (NodeFacts("n1", exists=False, ready=None), 6, "its agent does not answer, and node n1 is gone"),
+        (NodeFacts("n1", is_cordoned=True), 60, "its agent does not answer"),
     ],
     ids=["node gone", "cut off"],
 )
-def test_what_is_known_of_the_node_is_told(node, says):
-    """Also a pod on a node that is well may be cut off."""
-    decision = decide(spared({0: seat(0), 1: silent(10), 2: seat(1)}, node))
+def test_what_is_known_of_the_node_is_told(node, seconds, says):
+    """Also a pod on a node that is well may be cut off; or the node has died, and nobody knows it yet."""
+    decision = decide(spared({0: seat(0), 1: silent(seconds), 2: seat(1)}, node))
     assert decision.rule == "members_replaced"
     assert f"{says};" in decision.message
 
@@ -134,10 +134,20 @@ def test_steps_since_a_pods_silence_say_that_another_trains_for_it(node):
 def test_silence_must_last():
     """One missed answer is a busy machine; it is looked at again when it will be long enough."""
     decision = decide(spared({0: seat(0), 1: silent(2), 2: seat(1)}))
-    assert (decision.rule, decision.next_wake) == ("attempt_runs", ago(-4))
+    assert (decision.rule, decision.next_wake) == ("attempt_runs", ago(-58))
     assert decision.watch is not None and decision.watch.is_suspect
     suspected = decide(spared({0: seat(0), 1: silent(2), 2: seat(1)}, lost_node("n1", seconds=3)))
     assert (suspected.rule, suspected.next_wake) == ("node_suspected", ago(-4))
+
+
+@pytest.mark.parametrize(("seconds", "rule"), [(5, "node_suspected"), (6, "members_replaced")])
+def test_a_spare_that_was_placed_on_a_lost_node_is_made_again(seconds, rule):
+    """It does not run, so nobody asks its agent; and it tolerates the node for ever."""
+    pods = (make_pod(0), make_pod(1), pending_pod(2, node="n2", is_scheduled=True))
+    observed = spared({0: seat(0), 1: seat(1)}, lost_node("n2", seconds=seconds))
+    decision = decide(replace(observed, pods=pods))
+    assert decision.rule == rule
+    assert rule == "node_suspected" or "it cannot start, and node n2 is not Ready" in decision.message
 
 
 def test_a_member_that_is_silent_but_not_replaced_is_left_alone():

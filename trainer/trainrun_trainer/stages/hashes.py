@@ -9,18 +9,24 @@ from typing import Any
 
 import xxhash
 from trainrun_api.contract import CheckpointLayout
+from trainrun_api.stages import SCHEME
 
-from trainrun_trainer.base import LINEAGE, base_hash
+from trainrun_trainer.base import LINEAGE, base_hash, tensor_files
 from trainrun_trainer.claims import read_claims
 from trainrun_trainer.resume import history
 from trainrun_trainer.storage import LocalDirectory, hash_file
 
-SCHEME = "stage:"
-"""What a reference to another stage begins with."""
 NAMED_CHARACTERS = 12
 """Of a hash, in a folder's name."""
 HISTORY = frozenset({LINEAGE, CheckpointLayout.MANIFEST})
 """Files of a model folder that tell how and when it was made: equal models of two makings differ in them."""
+
+
+Seen = dict[str, list[str]]
+"""Model folder to its files' sizes and times, as a hash, and the hash of their content that goes with them.
+
+A restart in place must not read a model of many gigabytes again to find that it is the same.
+"""
 
 
 def hash_of(value: Any) -> str:
@@ -46,27 +52,27 @@ def checkpoint_files(store: LocalDirectory) -> dict[str, str]:
     return {name: store.hash(name)["xxh3"] for name in manifests if (store.root / name).exists()}
 
 
-def outside(config: Any, field: str = "") -> Iterator[tuple[str, str]]:
+def outside(config: Any, seen: Seen, field: str = "") -> Iterator[tuple[str, str]]:
     """(field, hash) of files and folders from elsewhere that a configuration names; what is not there has none.
 
-    Raises ConfigError if a model cannot be read.
+    Raises ConfigError if a model cannot be read; `seen` is used and added to.
     """
     if isinstance(config, Mapping):
         for name, value in config.items():
-            yield from outside(value, f"{field}.{name}" if field else str(name))
+            yield from outside(value, seen, f"{field}.{name}" if field else str(name))
     elif isinstance(config, list):
         for number, value in enumerate(config):
-            yield from outside(value, f"{field}[{number}]")
+            yield from outside(value, seen, f"{field}[{number}]")
     elif isinstance(config, str) and not config.startswith(SCHEME):
-        found = _content(field, Path(config))
+        found = _content(field, Path(config), seen)
         if found is not None:
             yield field, found
 
 
-def _content(field: str, path: Path) -> str | None:
+def _content(field: str, path: Path, seen: Seen) -> str | None:
     last = field.rpartition(".")[2].partition("[")[0]
     if last in ("model", "models", "baseline") or field == "model.path":
-        return base_hash(path, f"config.{field}={path}")
+        return _model(path, f"config.{field}={path}", seen)
     if last in ("checkpoint", "checkpoints") and path.is_dir():
         return hash_of(checkpoint_files(LocalDirectory(path)))
     if last == "prepared":
@@ -75,3 +81,14 @@ def _content(field: str, path: Path) -> str | None:
     if not is_text or not path.exists():
         return None
     return hash_of(files_of(path) if path.is_dir() else hash_file(path))
+
+
+def _model(folder: Path, where: str, seen: Seen) -> str:
+    try:
+        facts = [(path.name, path.stat()) for path in [folder / "config.json", *tensor_files(folder)]]
+    except (OSError, ValueError, KeyError):
+        return base_hash(folder, where)  # which says what is wrong
+    look = hash_of([[name, of.st_size, of.st_mtime_ns] for name, of in facts])
+    if seen.get(str(folder), [""])[0] != look:
+        seen[str(folder)] = [look, base_hash(folder, where)]
+    return seen[str(folder)][1]

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from trainrun_api.contract import SCHEMA, Outcome, Record
+from trainrun_api.contract import SCHEMA, CheckpointLayout, Outcome, Record
 
 from trainrun_trainer.claims import Claim, Owner, read_claims, refuse_if_fenced, try_claim
 from trainrun_trainer.errors import ConfigError, StorageRefused
-from trainrun_trainer.storage import STAGES, LocalDirectory, Storage
+from trainrun_trainer.stages.hashes import Seen
+from trainrun_trainer.storage import LocalDirectory, Storage
 
-COPY, RECORDS = "stage.json", "records"
+RECORDS = "records"
 RUNNING, DONE = "running", "done"
 CLAIM_TRIES = 20
 """Two starts at once lose a few races for a number; more is no accident."""
@@ -54,6 +55,8 @@ class StageRecord(Record):
     """stage:NAME to the hash of what it meant."""
     paths: dict[str, str] = field(default_factory=dict)
     """stage:NAME to the folder that it meant."""
+    seen: Seen = field(default_factory=dict)
+    """Models from elsewhere."""
 
     def is_whole(self, root: LocalDirectory) -> bool:
         """Whether the result is still what was written; other outputs may have been tidied away."""
@@ -96,7 +99,7 @@ class Records:
 
     def __init__(self, root: LocalDirectory, name: str) -> None:
         self.root, self.name = root, name
-        self.place = f"{STAGES}/{name}"
+        self.place = f"{CheckpointLayout.STAGES}/{name}"
         self.storage = root.below(self.place)
 
     def all(self) -> list[StageRecord]:
@@ -128,6 +131,10 @@ class Records:
         """Of the newest start with that input, done or not."""
         return next((record for record in reversed(self.all()) if record.input == input_hash), None)
 
+    def seen(self) -> Seen:
+        """What the newest start knew of models from elsewhere."""
+        return next((dict(record.seen) for record in reversed(self.all())), {})
+
     def begun(self, input_hash: str) -> dict[str, Any]:
         """When the first start with that input began, and the time that went into them so far."""
         earlier = self.newest_of(input_hash)
@@ -154,7 +161,7 @@ class Records:
         told = None
         while (newest := next(reversed(self.all()), None)) != told:
             assert newest is not None
-            self.storage.put(COPY, newest.to_json().encode())
+            self.storage.put(CheckpointLayout.STAGE_RECORD, newest.to_json().encode())
             told = newest
 
     def repeat(self, done: StageRecord, owner: Owner) -> StageRecord:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.stages import SCHEME
+
 from trainrun_trainer.errors import ConfigError
-from trainrun_trainer.stages.hashes import SCHEME, hash_of
+from trainrun_trainer.stages.hashes import hash_of
 from trainrun_trainer.stages.records import Records, StageRecord
 from trainrun_trainer.storage import LocalDirectory
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainrun_api.contract import CheckpointLayout
+
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.reporting.page import write_report
 from trainrun_trainer.stages.records import DONE, Records, StageRecord
-from trainrun_trainer.storage import STAGES, LocalDirectory
+from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
+
+PAGE = "report.html"
 
 
 def subjects(root: LocalDirectory, own_name: str, names: list[str] | None) -> dict[str, StageRecord]:
     """The named stages, or all others that are done, in the order in which they ended. Raises ConfigError."""
     if names is None:
-        found = [Records(root, name).done() for name in root.list(STAGES) if name != own_name]
+        found = [Records(root, name).done() for name in root.list(CheckpointLayout.STAGES) if name != own_name]
         done = sorted((r for r in found if r is not None and r.kind != "report"), key=lambda r: r.ended_at or "")
         return {record.name: record for record in done}
     records = {name: Records(root, name).done() for name in names}
@@ -25,8 +29,8 @@ def subjects(root: LocalDirectory, own_name: str, names: list[str] | None) -> di
 
 
 def run(root: LocalDirectory, names: list[str], title: str, out: Path, units: Units) -> str:
-    """The page, `out/report.html`."""
+    """The page, below `out`."""
     units.expect(1)
-    write_report(root.root, names, title, out)
+    write_report(root.root, names, title, out / PAGE)
     units.done()
     return ""

@@ -8,30 +8,30 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from trainrun_api.contract import CAUSE_OF_EXIT, ExitCode, Outcome
+from trainrun_api.contract import CAUSE_OF_EXIT, CheckpointLayout, ExitCode, Outcome
 
 from trainrun_trainer.claims import refuse_if_fenced
 from trainrun_trainer.environment import ToolEnvironment
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.logs import log
-from trainrun_trainer.prepare import open_by_hash
 from trainrun_trainer.setup import OpenStorage
-from trainrun_trainer.stages.hashes import files_of, model_files
+from trainrun_trainer.stages.hashes import Seen, files_of, model_files
 from trainrun_trainer.stages.records import DONE, Records, StageRecord, now, shared_root, told
 from trainrun_trainer.stages.telling import StopAsked, ToldUnits
 from trainrun_trainer.stages.tools import MODEL
 from trainrun_trainer.stages.work import Work, work_of
-from trainrun_trainer.storage import STAGES, LocalDirectory
+from trainrun_trainer.storage import LocalDirectory
 
 
 def run_stage(env: ToolEnvironment, open_storage: OpenStorage) -> Outcome:
     """Do the stage, unless that was done before. Raises TrainerError and whatever crashes."""
     units = ToldUnits(env)
     root = shared_root(env.stage.root, open_storage)
-    work = work_of(env, root)
     records = Records(root, env.stage.name)
     try:
-        return _done_before(records, work, env) or _do(records, work, env, units)
+        seen = records.seen()
+        work = work_of(env, root, seen)
+        return _done_before(records, work, env) or _do(records, work, env, units, seen)
     except OSError as error:
         raise StorageRefused(
             f"stage {env.stage.name}: {root.address(records.place)} cannot be used: {error}"
@@ -46,14 +46,15 @@ def _done_before(records: Records, work: Work, env: ToolEnvironment) -> Outcome 
     return records.repeat(found, env.owner).said_again()
 
 
-def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits) -> Outcome:
+def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits, seen: Seen) -> Outcome:
     root, stage, started = records.root, env.stage, time.monotonic()
     claim = records.begin(env.owner)
     records.remove_leftovers(claim)
-    place = work.place or f"{STAGES}/{stage.name}/{work.input}-c{claim.k}"
+    place = work.place or f"{records.place}/{work.input}-c{claim.k}"
     record = StageRecord(
         name=stage.name, kind=stage.kind, input=work.input, config_hash=work.input, folder=place,
         **records.begun(work.input), config=work.config, references=work.references.hashes, paths=work.references.paths,
+        seen=seen,
     )  # fmt: skip
     records.write(claim, record)
     out = root.folder(place)
@@ -71,7 +72,7 @@ def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits) ->
     records.write(
         claim,
         replace(
-            record, state=DONE, result=f"{place}/{below}".rstrip("/"), outputs=_outputs(root, place, below),
+            record, state=DONE, result=f"{place}/{below}".rstrip("/"), outputs=_outputs(root, place, below, stage.kind),
             data=place if stage.kind == "prepare" else None, ended_at=now(),
             seconds=record.seconds + time.monotonic() - started, outcome=told(outcome),
         ),
@@ -79,11 +80,11 @@ def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits) ->
     return outcome
 
 
-def _outputs(root: LocalDirectory, place: str, below: str) -> dict[str, str]:
+def _outputs(root: LocalDirectory, place: str, below: str, kind: str) -> dict[str, str]:
     """Of a model the files that make it what it is; of prepared data its manifest, which has the hashes of the rest."""
-    folder, name = root.folder(place), place.rpartition("/")[2]
-    if place.startswith("data/") and open_by_hash(name, root) is not None:
-        return {"manifest.json": root.hash(f"{place}/manifest.json")["xxh3"]}
+    if kind == "prepare":
+        return {CheckpointLayout.MANIFEST: root.hash(f"{place}/{CheckpointLayout.MANIFEST}")["xxh3"]}
+    folder = root.folder(place)
     return model_files(folder / MODEL, MODEL) if below else files_of(folder)
 
 

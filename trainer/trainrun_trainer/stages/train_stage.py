@@ -12,10 +12,11 @@ from typing import Any
 
 from trainrun_api.contract import CheckpointLayout, ExitCode, Outcome
 from trainrun_api.data_config import identity
+from trainrun_api.stages import TRAIN
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer.claims import Claim
-from trainrun_trainer.environment import TRAIN, Environment
+from trainrun_trainer.environment import Environment
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.logs import log
 from trainrun_trainer.settings import parse
@@ -23,7 +24,7 @@ from trainrun_trainer.setup import CHANGEABLE, OpenStorage
 from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, checkpoint_files, hash_of, model_files, outside
 from trainrun_trainer.stages.records import DONE, Records, StageRecord, now, shared_root, told
 from trainrun_trainer.stages.references import References
-from trainrun_trainer.storage import STAGES, LocalDirectory
+from trainrun_trainer.storage import LocalDirectory
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,15 @@ def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
     started, records, references = time.monotonic(), Records(root, name), References(root)
     named = {**env.config.model_dump(mode="json", exclude_defaults=True), "data": identity(env.config.data)}
     references.find(named)
-    files = dict(outside({"model": named["model"]}))
+    seen = records.seen()
+    files = dict(outside({"model": named["model"]}, seen))
     made_from = {"kind": TRAIN, "config": references.as_hashes(named), "files": files}
     config_hash = hash_of(made_from)
     lasting = {field: value for field, value in named.items() if field not in CHANGEABLE}
     short = hash_of({**made_from, "config": references.as_hashes(lasting)})[:NAMED_CHARACTERS]
     references.keep_places(records.newest_of(short))
     config = parse(TrainConfig, references.as_paths(env.config.model_dump(mode="json")), "config.")
-    folder = f"{STAGES}/{name}/{short}"
+    folder = f"{records.place}/{short}"
     found = records.done_before(config_hash)
     if found is not None and found.is_whole(root):
         log("stage-done-already", stage=name, claim=found.claim)
@@ -78,7 +80,7 @@ def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
     claim = records.begin(env.owner)
     record = StageRecord(
         name=name, kind=TRAIN, input=short, config_hash=config_hash, folder=folder, **records.begun(short),
-        config=config.model_dump(mode="json"), references=references.hashes, paths=references.paths,
+        config=config.model_dump(mode="json"), references=references.hashes, paths=references.paths, seen=seen,
     )  # fmt: skip
     record = records.write(claim, record)
     return Entered(config, str(root.root), root.address(folder), claim, record, started, None)

@@ -16,7 +16,7 @@ from trainrun_trainer.environment import ToolEnvironment
 from trainrun_trainer.prepare import data_hash, prepare
 from trainrun_trainer.settings import parse
 from trainrun_trainer.stages import report, tools
-from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, hash_of, outside
+from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, Seen, hash_of, outside
 from trainrun_trainer.stages.references import References
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
@@ -36,8 +36,8 @@ class Work:
     """Folder below the root that the work chooses itself; None: one for each attempt."""
 
 
-def work_of(env: ToolEnvironment, root: LocalDirectory) -> Work:
-    """Read the configuration and look up its references. Raises ConfigError."""
+def work_of(env: ToolEnvironment, root: LocalDirectory, seen: Seen) -> Work:
+    """Read the configuration and look up its references; `seen` is used and added to. Raises ConfigError."""
     kind = env.stage.kind
     if kind == "prepare":
         return _prepare(env, root)
@@ -45,7 +45,11 @@ def work_of(env: ToolEnvironment, root: LocalDirectory) -> Work:
     named = config.model_dump(mode="json", exclude_defaults=True)
     references = References(root)
     references.find(named)
-    made_from: dict[str, Any] = {"kind": kind, "config": references.as_hashes(named), "files": dict(outside(named))}
+    made_from: dict[str, Any] = {
+        "kind": kind,
+        "config": references.as_hashes(named),
+        "files": dict(outside(named, seen)),
+    }
     resolved = parse(STAGE_CONFIGS[kind], references.as_paths(named), "config.")
     run: Callable[[Path, Units], str]
     if isinstance(resolved, EvaluateStage):

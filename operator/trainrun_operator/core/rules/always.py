@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from trainrun_operator.core.decision import Action, ForceDeletePod, ReplacePod, StopJob
 from trainrun_operator.core.observed import JobFacts, PodFacts
+from trainrun_operator.core.pytorchjob import job_name
 from trainrun_operator.core.situation import Situation
 
 ABORT_GRACE_SECONDS = 1
@@ -24,6 +25,21 @@ def superseded_jobs(situation: Situation) -> tuple[Action, ...]:
         if job.is_owned and not job.is_deleting and not _is_kept(situation, job)
         if attempt is None or job.attempt < attempt.number
     )
+
+
+def orphaned_pods(situation: Situation) -> tuple[Action, ...]:
+    """Pods of attempts that are over and whose job is gone are deleted with grace 1: the garbage collector would do it
+    too, but a minute later if the API server was away, and they hold nodes meanwhile."""
+    attempt, known = situation.attempt, {job.uid for job in situation.observed.jobs}
+    orphans = {
+        pod.job_uid: pod.attempt
+        for pod in situation.observed.pods
+        if pod.is_owned and not pod.has_ended and not pod.is_departed and pod.deleted_at is None
+        if pod.job_uid is not None and pod.job_uid not in known
+        if attempt is None or pod.attempt < attempt.number
+    }
+    run = situation.observed.run.name
+    return tuple(StopJob(job_name(run, n), uid, "abort", ABORT_GRACE_SECONDS) for uid, n in orphans.items())
 
 
 def stuck_pods(situation: Situation) -> tuple[Action, ...]:
@@ -45,7 +61,7 @@ def replaced_pods(situation: Situation) -> tuple[Action, ...]:
     )
 
 
-ALWAYS = (superseded_jobs, stuck_pods, replaced_pods)
+ALWAYS = (superseded_jobs, orphaned_pods, stuck_pods, replaced_pods)
 
 
 def next_cleanup_at(situation: Situation) -> datetime | None:
