@@ -69,8 +69,10 @@ class Finding:
     log_tail: str = ""
 
 
-def is_success(pods: Iterable[PodFacts], *, has_job_succeeded: bool) -> TerminationMessage | None:
-    """The message that proves the run's target reached, or None.
+def is_success(
+    pods: Iterable[PodFacts], *, has_job_succeeded: bool, is_training: bool = True
+) -> TerminationMessage | None:
+    """The message that proves the target reached, or None. Other work than training leaves no checkpoint.
 
     One member's word is enough: it exits 0 only after all members passed a barrier and the final manifest is
     durable. A program that reports no target succeeds with its job.
@@ -84,7 +86,7 @@ def is_success(pods: Iterable[PodFacts], *, has_job_succeeded: bool) -> Terminat
         if said.target_step is None:
             if has_job_succeeded:
                 return said
-        elif said.step is not None and said.step >= said.target_step and said.final_checkpoint:
+        elif said.step is not None and said.step >= said.target_step and (said.final_checkpoint or not is_training):
             return said
     return None
 

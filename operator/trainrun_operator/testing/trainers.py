@@ -55,6 +55,7 @@ class Group:
     attempt: int
     pods: dict[int, Member]
     total_steps: int
+    is_training: bool
     bucket: Bucket
     starts_at: float
     claim: Claim | None = None
@@ -164,6 +165,7 @@ class Trainers:
             int(labels[Label.ATTEMPT]),
             running,
             total,
+            is_training,
             bucket,
             self.clock.monotonic() + self.pace.start,
         )
@@ -292,7 +294,7 @@ class Trainers:
             "cause": CAUSE_OF_EXIT.get(exit_code, "ProgramError"),
             "step": step,
             "target_step": group.total_steps if group is not None else None,
-            "final_checkpoint": checkpoint if exit_code == 0 else None,
+            "final_checkpoint": checkpoint if exit_code == 0 and (group is None or group.is_training) else None,
             "durable_checkpoint": checkpoint,
         }
         return TerminationMessage(**(fields | words))

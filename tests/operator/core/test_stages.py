@@ -52,14 +52,16 @@ def chain(**changes: Any) -> TrainingRunSpec:
 
 
 def done(index: int = 0, **changes: Any) -> Any:
-    """A pod whose trainer reached its target."""
+    """A pod whose program reached its target."""
     return ended_pod(index, 0, words(0, **changes), reason="Completed")
 
 
-def in_stage(name: str, **changes: Any) -> Any:
-    """Attempt 0 of that stage has just ended as it should."""
-    status = make_status(make_attempt(stage=name), stage=name, ledgers={"x": {"count": 1}}, **changes)
-    return running(spec=chain(), status=status, pods=(done(), done(1)))
+def in_stage(name: str, **words: Any) -> Any:
+    """Attempt 0 of that stage has just ended as it should. Only training leaves a checkpoint."""
+    status = make_status(make_attempt(stage=name), stage=name, ledgers={"x": {"count": 1}})
+    if name not in ("base", "tuned"):
+        words = {"step": 3, "target_step": 3, "final_checkpoint": None, **words}
+    return running(spec=chain(), status=status, pods=(done(0, **words), done(1, **words)))
 
 
 def job_of(stage: str, status: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -114,10 +116,11 @@ def test_what_the_stage_before_lacked_is_no_reason_to_ask_for_less():
 
 
 def test_the_last_stage_ends_the_run():
-    """A stage that reports no target is complete with its job."""
+    """It left a result and no checkpoint; a training stage without one has proved nothing."""
     observed = in_stage("after")
     assert decide(observed).rule == "attempt_succeeded"
     assert decide(observed).status["result"] == "Succeeded"
+    assert decide(in_stage("base", final_checkpoint=None)).rule == "attempt_runs"
 
 
 def test_a_failed_stage_is_tried_again():

@@ -12,8 +12,6 @@ from trainrun_trainer.stages.records import DONE, Records, StageRecord
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
 
-PAGE = "report.html"
-
 
 def subjects(root: LocalDirectory, own_name: str, names: list[str] | None) -> dict[str, StageRecord]:
     """The named stages, or all others that are done, in the order in which they ended. Raises ConfigError."""
@@ -31,6 +29,6 @@ def subjects(root: LocalDirectory, own_name: str, names: list[str] | None) -> di
 def run(root: LocalDirectory, names: list[str], title: str, out: Path, units: Units) -> str:
     """The page, below `out`."""
     units.expect(1)
-    write_report(root.root, names, title, out / PAGE)
+    write_report(root.root, names, title, out)
     units.done()
     return ""

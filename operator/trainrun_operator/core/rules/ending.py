@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from trainrun_api.contract import PEER_LOST, UNDERSTOOD_SCHEMAS, TerminationMessage
-from trainrun_api.stages import next_stage
+from trainrun_api.stages import TRAIN, next_stage
 
 from trainrun_operator.core import attempts, containers, elastic, nodes, reasons, spares, stall, verdict
 from trainrun_operator.core.choice import Choice
@@ -173,7 +173,8 @@ def abort(situation: Situation) -> tuple[Action, ...]:
 
 def _said_done(situation: Situation) -> TerminationMessage | None:
     has_job_succeeded = situation.job is not None and situation.job.has_succeeded
-    return verdict.is_success(situation.pods, has_job_succeeded=has_job_succeeded)
+    is_training = situation.stage.kind == TRAIN
+    return verdict.is_success(situation.pods, has_job_succeeded=has_job_succeeded, is_training=is_training)
 
 
 def _ended_unheard(situation: Situation) -> Finding | None:
