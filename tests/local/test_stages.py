@@ -77,7 +77,7 @@ def test_a_life_cycle_runs_once_and_only_what_changed_runs_again(tmp_path: Path,
 
     code, out, err = train(write_manifest(tmp_path / "here", chained(longer)), workdir)
     assert code == 0, out + err
-    assert "begins anew, for it has changed" in out
+    assert "begins anew; stages that are complete" in out
     again = records(story)
     same = {name for name in made if again[name]["claim"] == made[name]["claim"]}
     assert same == {"texts", "base", "whole"}, "what does not depend on the change is not done again"

@@ -8,7 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from trainrun_api.manifest import load_manifest
-from trainrun_api.stages import TRAIN, is_chain_as_written, spec_of, stages_of
+from trainrun_api.stages import TRAIN, spec_of, stages_of
 from trainrun_api.structure import without_nulls
 from trainrun_api.v1alpha1 import StageSpec, TrainingRunSpec
 from trainrun_api.validate import Problem, validate_file, validate_update
@@ -111,12 +111,6 @@ def earlier_start(run_dir: RunDir, manifest: Object) -> Object | None:
     before = {key: stored[key] for key in ("apiVersion", "kind", "metadata", "spec")}
     _refuse(validate_update(before, manifest))
     return stored
-
-
-def has_other_stages(ended: Object, manifest: Object) -> bool:
-    """Whether a run of several stages is asked for in another way than it was done: a changed input is worth a run."""
-    is_chain = is_chain_as_written(manifest["spec"])
-    return is_chain and without_nulls(ended["spec"]) != without_nulls(manifest["spec"])
 
 
 def result_of(run: Object) -> str | None:

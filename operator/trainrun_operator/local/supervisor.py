@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from trainrun_api.stages import is_chain_as_written
+
 from trainrun_operator.clock import SystemClock
 from trainrun_operator.cluster import Object
 from trainrun_operator.errors import LocalModeError
@@ -26,7 +28,6 @@ from trainrun_operator.local.order import (
     Order,
     checked_manifest,
     earlier_start,
-    has_other_stages,
     number_of_slots,
     planned_faults,
     refuse_without_parent,
@@ -58,9 +59,11 @@ def supervise(order: Order, observer: Observer) -> Exit:
     with lock_workdir(order.workdir, LOCK), StopRequests() as stops:
         earlier = earlier_start(run_dir, manifest)
         if earlier is not None and result_of(earlier) is not None:
-            if not has_other_stages(earlier, manifest):
+            if not is_chain_as_written(manifest["spec"]):
                 return _say_over(run_dir, earlier, observer)
-            observer.say(f"{run_dir.name}: begins anew, for it has changed; what is complete and unchanged stays done")
+            observer.say(
+                f"{run_dir.name}: begins anew; stages that are complete and unchanged stay done"
+            )
             run_dir.forget()
             earlier = None
         if earlier is None:
