@@ -86,6 +86,19 @@ def test_a_run_that_has_done_nothing_yet_has_a_manifest_too(tmp_path: Path) -> N
     assert (made["data"], made["versions"], made["results"]["checkpoints"]) == ([], {}, [])
 
 
+def test_every_stage_has_its_whole_configuration(tmp_path: Path) -> None:
+    """Of its own kind, with defaults."""
+    stages = [
+        {"name": "base", "kind": "train", "config": {"total_steps": 7}},
+        {"name": "whole", "kind": "consolidate", "config": {"checkpoint": "stage:base/checkpoints"}},
+        {"name": "page", "kind": "report"},
+    ]
+    resolved = run_manifest(a_run(stages=stages), tmp_path)["resolved"]
+    assert (resolved["base"]["total_steps"], resolved["base"]["global_batch_rows"]) == (7, 24)
+    assert resolved["whole"] == {"step": None, "max_shard_bytes": 5_000_000_000, "checkpoint": "stage:base/checkpoints"}
+    assert resolved["page"]["stages"] == ["base", "whole"]
+
+
 def test_a_clone_is_the_same_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Its own name and checkpoints, the image by its digest, and nothing that was asked of the first one's life."""
     monkeypatch.chdir(tmp_path)

@@ -61,9 +61,7 @@ def supervise(order: Order, observer: Observer) -> Exit:
         if earlier is not None and result_of(earlier) is not None:
             if not is_chain_as_written(manifest["spec"]):
                 return _say_over(run_dir, earlier, observer)
-            observer.say(
-                f"{run_dir.name}: begins anew; stages that are complete and unchanged stay done"
-            )
+            observer.say(f"{run_dir.name}: begins anew; stages that are complete and unchanged stay done")
             run_dir.forget()
             earlier = None
         if earlier is None:

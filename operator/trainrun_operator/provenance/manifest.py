@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainrun_api.stages import spec_of, stages_of
+from pydantic import BaseModel
+from trainrun_api.stage_config import STAGE_CONFIGS
+from trainrun_api.stages import own_config, spec_of, stages_of
 from trainrun_api.structure import without_nulls
-from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
+from trainrun_api.v1alpha1 import StageSpec, TrainingRunSpec, TrainingRunStatus
 
 from trainrun_operator.cluster import Object
 from trainrun_operator.core.times import from_text, seconds_between
@@ -39,7 +41,7 @@ def run_manifest(run: Object, store: Path, folder: str | None = None) -> dict[st
         "run": {name: metadata[name] for name in ("name", "namespace", "uid", "creationTimestamp") if name in metadata},
         "folder": folder,
         "spec": spec,
-        "resolved": {stage.name: _resolved(typed, stage.name) for stage in stages_of(typed)},
+        "resolved": {stage.name: _resolved(typed, stage) for stage in stages_of(typed)},
         "image": sorted({attempt.image for attempt in status.attempts if attempt.image}),
         "versions": checkpoints[-1][1].get("versions", {}) if checkpoints else {},
         "numerics": {stage: newest.get("numerics") for stage, newest in checkpoints},
@@ -51,9 +53,12 @@ def run_manifest(run: Object, store: Path, folder: str | None = None) -> dict[st
     }
 
 
-def _resolved(spec: TrainingRunSpec, stage: str) -> Any:
+def _resolved(spec: TrainingRunSpec, stage: StageSpec) -> Any:
     """The whole configuration with its defaults, as this version fills them in."""
-    config = spec_of(spec, stage).config
+    own = STAGE_CONFIGS.get(stage.kind)
+    config: BaseModel | None = spec_of(spec, stage.name).config
+    if own is not None:
+        config = own.model_validate(own_config(spec, stage))
     return config.model_dump(mode="json") if config is not None else None
 
 
