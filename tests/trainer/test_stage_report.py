@@ -63,12 +63,13 @@ def page(tmp_path: Path) -> Page:
 
 def test_first_paragraph_tells_better_and_worse(page: Page) -> None:
     """In words, with the numbers, by the names of the stages that made the models."""
-    assert "law, beside the unmodified base." in page.text
+    assert "law, beside its baseline, base. Better on 4 measures" in page.text
     assert "perplexity on law fell from 739.0 to 95.6 (-87 %)" in page.text
     assert "Worse on 1 measure: perplexity on general rose from 121.3 to 382.4 (3.2 times)." in page.text
     assert "The same within 1%: ROUGE-2 on terms, exact match on terms," in page.text
+    assert "lower is better. All other measures are shares of 1: higher is better. What it took:" in page.text
     assert "40 training steps on 20,480 tokens; 1 min 20 s over all stages." in page.text
-    assert page.text.index("beside the unmodified") < page.text.index("Result")
+    assert page.text.index("beside its baseline") < page.text.index("Result")
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def sentences(of: Comparison) -> Iterator[str]:
         same = [_prose(one) for one in of.count(model, "same")]
         if same:
             told.append(f"The same within {SAME_RATIO:.0%}: {_listed(same)}.")
-        yield f"{model}, beside the unmodified {of.baseline}. {' '.join(told) or 'No measure has both values.'}"
+        yield f"{model}, beside its baseline, {of.baseline}. {' '.join(told) or 'No measure has both values.'}"
 
 
 def _told(of: Comparison, model: str, verdict: Verdict) -> str:

@@ -14,10 +14,8 @@ from trainrun_trainer.reporting.comparing import Comparison, comparisons, senten
 from trainrun_trainer.reporting.records import Stage, read_stages
 
 REPORT = "report.html"
-MEANING = (
-    "Perplexity says how much a text surprises a model: lower is better. All other measures are shares of 1: "
-    "higher is better."
-)
+PERPLEXITY = "Perplexity says how much a text surprises a model: lower is better."
+SHARES = "All other measures are shares of 1: higher is better."
 
 
 def write_report(root: Path, names: list[str], title: str, out: Path) -> None:
@@ -58,8 +56,16 @@ def _header(stages: Sequence[Stage], compared: Sequence[Comparison], title: str)
         "header",
         el("p", f"Report on {plural(len(stages), 'stage')}{when}", class_="eyebrow"),
         el("h1", title or "Report"),
-        el("div", story, el("p", f"{MEANING if compared else ''} {_effort(stages)}"), class_="story"),
+        el("div", story, el("p", " ".join([*_meaning(compared), _effort(stages)])), class_="story"),
     )
+
+
+def _meaning(compared: Sequence[Comparison]) -> Iterator[str]:
+    kinds = {measure.is_perplexity for one in compared for measure in one.measures}
+    if True in kinds:
+        yield PERPLEXITY
+    if False in kinds:
+        yield SHARES
 
 
 def _effort(stages: Sequence[Stage]) -> str:
