@@ -87,7 +87,9 @@ def countries() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(name, chapters) of each country."""
     for _, country in members(packed(PACKAGES[0]), COUNTRY):
         names = country.get("Government", {}).get("Country name", {})
-        name = names.get("conventional short form", {}).get("text") or names.get("conventional long form", {}).get("text")
+        name = names.get("conventional short form", {}).get("text") or names.get("conventional long form", {}).get(
+            "text"
+        )
         if name and name != "none":
             yield name, country
 
@@ -166,7 +168,10 @@ def ending_pairs() -> Made:
 def mail_pairs() -> Made:
     """Whether a letter is wanted."""
     for name, letter in letters():
-        yield name, {"instruction": "Is this letter good or bad?", "context": letter["text"], "response": letter["label"]}
+        yield (
+            name,
+            {"instruction": "Is this letter good or bad?", "context": letter["text"], "response": letter["label"]},
+        )
 
 
 def letters() -> Iterator[tuple[str, Pair]]:
