@@ -2,7 +2,7 @@
 
 Three Llamas in fp32, several files each: a base and two that differ from it at random. Each method merges them (slerp:
 base and first) into a new folder, one process for each merge, one thread. What is counted begins after the imports and
-ends with the last file; ours hashes its parents and its result, too. Results are compared in `tests/trainer`.
+ends with the last file; ours hashes its parents and its result, too. `tests/trainer/test_merging.py` compares results.
 
     python bench/merge_speed.py [--quick] [--pairs N] [--layers N]
 """
@@ -65,22 +65,30 @@ def of_mergekit(method: str, models: list[Path]) -> dict[str, Any]:
             "parameters": {"density": DENSITY}, "dtype": "float32"}  # fmt: skip
 
 
-def compare(method: str, models: list[Path], pairs: int, python: Path) -> dict[str, Any]:
-    """Both sides with one method."""
-    ours = [json.dumps(OURS_BY_METHOD[method]), *map(str, models[:2] if method == "slerp" else models)]
-    theirs = json.dumps(of_mergekit(method, models))
+def compare(models: list[Path], pairs: int, python: Path) -> list[dict[str, Any]]:
+    """Both sides with all methods."""
+    out = models[0].parent / "out"
+    ours, theirs = {}, {}
+    for method, config in OURS_BY_METHOD.items():
+        members = list(map(str, models[:2] if method == "slerp" else models))
+        ours[method] = {"out": str(out / method), "config": config, "models": members}
+        theirs[method] = {"out": str(out / method), "config": of_mergekit(method, models)}
 
     def measure(side: str) -> dict[str, Any]:
-        out = models[0].parent / "out"
         shutil.rmtree(out, ignore_errors=True)
         if side == "trainrun":
-            return run_json([OURS, ROOT / "bench" / "merge_trainrun.py", out, *ours])
-        return run_json([python, ROOT / "bench" / "merge_mergekit.py", out, theirs])
+            return run_json([OURS, ROOT / "bench" / "merge_trainrun.py", json.dumps(ours)])
+        return run_json([python, ROOT / "bench" / "merge_mergekit.py", json.dumps(theirs)])
 
     found = alternate(["trainrun", "mergekit"], pairs, measure)
-    share = ratio(of(found, "trainrun", "cpu_seconds"), of(found, "mergekit", "cpu_seconds"))
+    return [_of_method(method, found) for method in OURS_BY_METHOD]
+
+
+def _of_method(method: str, found: dict[str, list[Any]]) -> dict[str, Any]:
+    figures = {side: [one[method] for one in found[side]] for side in found}
+    share = ratio(of(figures, "trainrun", "cpu_seconds"), of(figures, "mergekit", "cpu_seconds"))
     names = ("cpu_seconds", "seconds", "peak_bytes")
-    sides = {side: {name: median(found, side, name) for name in names} for side in found}
+    sides = {side: {name: median(figures, side, name) for name in names} for side in figures}
     cells = "; ".join(f"{one['cpu_seconds']:.2f} s {one['peak_bytes'] / 1e6:.0f} MB" for one in sides.values())
     print(f"{method:<6} {cells}; {share}  <= {TARGET}", flush=True)
     return {"method": method, "sides": sides, "ratio": share.facts(), "target": TARGET}
@@ -89,18 +97,18 @@ def compare(method: str, models: list[Path], pairs: int, python: Path) -> dict[s
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 pairs, 2 layers")
+    parser.add_argument("--quick", action="store_true", help="3 pairs, 1 layer")
     parser.add_argument("--pairs", type=int)
     parser.add_argument("--layers", type=int)
     options = parser.parse_args()
-    pairs, layers = options.pairs or (3 if options.quick else 5), options.layers or (2 if options.quick else 8)
+    pairs, layers = options.pairs or (3 if options.quick else 5), options.layers or (1 if options.quick else 3)
     python = peer(MERGEKIT)
     with tempfile.TemporaryDirectory(prefix="trainrun-merges-") as folder:
         models = make_models(Path(folder), layers)
         files = [path.stat().st_size for path in models[0].glob("*.safetensors")]
         print(f"models of {sum(files) / 1e6:.0f} MB in {len(files)} files, the largest {max(files) / 1e6:.0f} MB")
         print("method: CPU seconds and peak memory of ours, of mergekit; ratio of CPU seconds; target")
-        results = [compare(method, models, pairs, python) for method in OURS_BY_METHOD]
+        results = compare(models, pairs, python)
     write("merge_speed", {"model_bytes": sum(files), "largest_file": max(files), "peer": MERGEKIT, "methods": results})
 
 

@@ -1,6 +1,9 @@
 """One side of `prepare_speed.py`, run by a Python that has datasets and transformers and nothing of ours.
 
-prepare_hf.py TEXT_FOLDER TOKENIZER_FOLDER ROW_TOKENS OUT
+prepare_hf.py {usual|lean} TEXT_FOLDER TOKENIZER_FOLDER ROW_TOKENS OUT
+
+usual: as in the language modeling example of transformers, every column of the tokenizer is joined and cut, and labels
+are a copy of the tokens. lean: token ids alone.
 """
 
 import json
@@ -15,7 +18,7 @@ from transformers import AutoTokenizer
 Batch = dict[str, list]
 
 
-def main(text: str, tokenizer_folder: str, row_tokens: int, out: str) -> None:
+def main(recipe: str, text: str, tokenizer_folder: str, row_tokens: int, out: str) -> None:
     """Load, tokenise, join and cut, save; one JSON line."""
     disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -23,15 +26,19 @@ def main(text: str, tokenizer_folder: str, row_tokens: int, out: str) -> None:
 
     def tokenise(batch: Batch) -> Batch:
         nonlocal tokens
-        found = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
-        ids = [[*one, tokenizer.eos_token_id] for one in found["input_ids"]]
-        tokens += sum(map(len, ids))
-        return {"input_ids": ids}
+        texts = [text + tokenizer.eos_token for text in batch["text"]]
+        found = tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=recipe == "usual", return_token_type_ids=False,
+            verbose=False,
+        )  # fmt: skip
+        tokens += sum(map(len, found["input_ids"]))
+        return dict(found)
 
     def cut(batch: Batch) -> Batch:
-        joined = list(chain.from_iterable(batch["input_ids"]))
-        whole = len(joined) // row_tokens * row_tokens
-        return {"input_ids": [joined[i : i + row_tokens] for i in range(0, whole, row_tokens)]}
+        joined = {name: list(chain.from_iterable(column)) for name, column in batch.items()}
+        whole = len(joined["input_ids"]) // row_tokens * row_tokens
+        rows = {name: [one[i : i + row_tokens] for i in range(0, whole, row_tokens)] for name, one in joined.items()}
+        return rows | {"labels": rows["input_ids"].copy()} if recipe == "usual" else rows
 
     with Measured() as measured:
         files = sorted(str(path) for path in Path(text).glob("*.jsonl"))
@@ -42,4 +49,4 @@ def main(text: str, tokenizer_folder: str, row_tokens: int, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])

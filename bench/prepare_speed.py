@@ -1,11 +1,11 @@
 """Text to packed rows: `prepare` against Hugging Face `datasets.map`, equal text, equal tokenizer, one process each.
 
-Theirs is the usual recipe for causal language models: JSON lines, `map` that tokenises batches of 1,000 documents,
-`map` that joins a batch's tokens and cuts it into rows. It runs in an environment of its own, keeps token ids only (no
-attention mask, no copy as labels), and loses the rest of each batch. Ours keeps boundaries of documents, their sources
-and hashes, and loses nothing but the last row's rest. No side filters, splits or looks for copies. What is counted
-begins after the imports; tokens are those that went into the tokenizer. Memory is the growth over the imports, at two
-sizes of text.
+Theirs is the recipe of transformers' language modeling example: JSON lines, `map` that tokenises batches of 1,000
+documents, `map` that joins the columns of a batch and cuts them into rows, with labels a copy of the tokens; and, lean,
+the same with token ids alone. It runs in an environment of its own and loses the rest of each batch. Ours keeps
+boundaries of documents, their sources and hashes, and loses nothing but the last row's rest. No side filters, splits or
+looks for copies. What is counted begins after the imports; both give as many tokens. Memory is the growth over the
+imports, at two sizes of text.
 
     python bench/prepare_speed.py [--quick] [--pairs N]
 """
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from side_by_side import OURS, ROOT, TEXT, alternate, fetch_text, median, of, peer, ratio, run_json, write
-from trainrun_api.data_config import TokenizerConfig
-from trainrun_trainer.tokenizer import make_tokenizer
+from speed_models import save_tokenizer
 
 PEER = ("datasets==5.2.0", "transformers==5.23.0")
-ROW_TOKENS, VOCABULARY, FILES = 1024, 4096, 4
+ROW_TOKENS, FILES = 1024, 4
 TARGET = 2.0
+SIDES = ("trainrun", "usual", "lean")
 SIZES = {"text once": 1, "four times": 4}
 
 
@@ -46,22 +46,24 @@ def compare(copies: int, pairs: int, python: Path, folder: Path) -> dict[str, An
         "held_out_share": 0, "processes": 1,
     })  # fmt: skip
     theirs = [str(value) for value in (text, tokenizer, ROW_TOKENS)]
+    names = ("cpu_seconds", "seconds", "peak_bytes", "rows")
 
     def measure(side: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=folder) as out:
             if side == "trainrun":
                 return run_json([OURS, ROOT / "bench" / "prepare_trainrun.py", config, out])
-            return run_json([python, ROOT / "bench" / "prepare_hf.py", *theirs, out])
+            return run_json([python, ROOT / "bench" / "prepare_hf.py", side, *theirs, out])
 
-    found = alternate(["trainrun", "datasets"], pairs, measure)
-    tokens = {side: {one["tokens"] for one in found[side]} for side in found}
-    assert tokens["trainrun"] == tokens["datasets"], f"the sides do not have the same tokens: {tokens}"
-    faster = ratio(of(found, "datasets", "cpu_seconds"), of(found, "trainrun", "cpu_seconds"))
-    sides = {
-        side: {name: median(found, side, name) for name in ("cpu_seconds", "seconds", "peak_bytes", "rows")}
-        for side in found
-    }
-    return {"tokens": min(tokens["trainrun"]), "sides": sides, "ratio": faster.facts(), "shown": str(faster)}
+    found = alternate(SIDES, pairs, measure)
+    tokens = {one["tokens"] for side in SIDES for one in found[side]}
+    assert len(tokens) == 1, f"the sides do not have as many tokens: {tokens}"
+    ours = of(found, "trainrun", "cpu_seconds")
+    ratios = {side: ratio(of(found, side, "cpu_seconds"), ours) for side in SIDES[1:]}
+    shown = {side: str(found_ratio) for side, found_ratio in ratios.items()}
+    return {
+        "tokens": min(tokens), "sides": {side: {name: median(found, side, name) for name in names} for side in SIDES},
+        "ratios": {side: found_ratio.facts() for side, found_ratio in ratios.items()}, "shown": shown,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -74,15 +76,15 @@ def main() -> None:
     fetch_text()
     python = peer(*PEER)
     results = []
-    print("text: tokens; CPU seconds and peak MB: prepare, datasets.map; ratio of CPU seconds; target")
+    print(f"CPU seconds, peak memory, and how many times as long as ours (target of `usual`: >= {TARGET})")
     with tempfile.TemporaryDirectory(prefix="trainrun-prepare-") as folder:
-        texts = (path.read_text() for path in sorted(TEXT.glob("*/*.txt")))
-        make_tokenizer(TokenizerConfig(vocab_size=VOCABULARY), texts).save_pretrained(Path(folder) / "tokenizer")
+        save_tokenizer(Path(folder) / "tokenizer")
         for name, copies in sizes.items():
             results.append(compare(copies, pairs, python, Path(folder)))
-            sides = results[-1]["sides"].values()
-            cells = "; ".join(f"{side['cpu_seconds']:.2f} s {side['peak_bytes'] / 1e6:.0f} MB" for side in sides)
-            print(f"{name}: {results[-1]['tokens']}; {cells}; {results[-1]['shown']}  >= {TARGET}", flush=True)
+            print(f"{name}, {results[-1]['tokens']} tokens")
+            for side, one in results[-1]["sides"].items():
+                gain = results[-1]["shown"].get(side, "")
+                print(f"  {side:<9} {one['cpu_seconds']:6.2f} s {one['peak_bytes'] / 1e6:5.0f} MB  {gain}", flush=True)
     write("prepare_speed", {"target": TARGET, "peer": PEER, "sizes": results})
 
 

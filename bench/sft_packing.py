@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from side_by_side import TEXT, alternate, fetch_text, median, of, ratio, write
-from speed_models import SIZES, VOCABULARY
+from speed_models import SIZES, VOCABULARY, save_tokenizer
 from trainrun_api.data_config import DataConfig
 from trainrun_api.train_config import ModelConfig
 from trainrun_trainer.loss import IGNORED, loss_sum
@@ -69,12 +69,12 @@ def write_pairs(folder: Path, number: int) -> None:
 
 
 def pack(folder: Path, number: int) -> PackedRows:
-    """The pairs through `prepare`, with a tokenizer trained on the domain text beside them."""
+    """The pairs through `prepare`."""
     write_pairs(folder / "pairs", number)
+    save_tokenizer(folder / "tokenizer")
     config = DataConfig.model_validate({
-        "sources": {"domain": {"path": str(TEXT / "domain")},
-                    "pairs": {"path": str(folder / "pairs"), "instruct": {}}},
-        "tokenizer": {"vocab_size": VOCABULARY}, "row_tokens": ROW_TOKENS, "held_out_share": 0,
+        "sources": {"pairs": {"path": str(folder / "pairs"), "instruct": {}}},
+        "tokenizer": {"path": str(folder / "tokenizer")}, "row_tokens": ROW_TOKENS, "held_out_share": 0,
     })  # fmt: skip
     return open_rows(prepare(config, open_storage(str(folder / "store"))), "pairs", TRAIN)
 

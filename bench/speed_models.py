@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from side_by_side import TEXT
+from trainrun_api.data_config import TokenizerConfig
+from trainrun_trainer.tokenizer import make_tokenizer
 
 VOCABULARY = 4096
 ROW_TOKENS = 256
@@ -33,3 +36,9 @@ def workload(size: str, precision: str, steps: int, step_rows: int) -> dict[str,
         "optimizer": {"lr": 1e-3},
         "schedule": {"warmup_steps": 2},
     }
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A byte-level BPE of the examples' text, made once, so that all sides load the same file."""
+    texts = (path.read_text() for path in sorted(TEXT.glob("*/*.txt")))
+    make_tokenizer(TokenizerConfig(vocab_size=VOCABULARY), texts).save_pretrained(folder)
