@@ -61,7 +61,7 @@ class FirstStep(TrainerCallback):
         self.cpu, self.wall = time.process_time(), time.monotonic()
         self.found: dict[str, Any] = {}
 
-    def on_step_end(self, _arguments: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Of the only step."""
         self.found = {
             "step": state.global_step, "cpu_seconds": time.process_time() - self.cpu,

@@ -19,7 +19,7 @@ from typing import Any
 from side_by_side import OURS, ROOT, TEXT, alternate, fetch_text, median, run_json, write
 from trainrun_api.train_config import TrainConfig
 
-SIDES = {
+SIDES: dict[str, list[str | Path]] = {
     "trainrun": [ROOT / "bench" / "resume_trainrun.py"],
     "hf-map": [ROOT / "bench" / "resume_hf.py", "map"],
     "hf-stream": [ROOT / "bench" / "resume_hf.py", "stream"],

@@ -50,8 +50,8 @@ def resume() -> dict[str, Any]:
     write = Metrics.step
     cpu, wall = time.process_time(), time.monotonic()
 
-    def noted(self: Metrics, state: Any, *rest: Any) -> None:
-        write(self, state, *rest)
+    def noted(self: Metrics, state: Any, agreed: Any, *rest: Any) -> None:
+        write(self, state, agreed, *rest)
         found.update(step=state.step, cpu_seconds=time.process_time() - cpu, seconds=time.monotonic() - wall)
         raise KeyboardInterrupt  # nothing of the run's end: the next measurement resumes from the same checkpoint
 
