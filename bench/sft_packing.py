@@ -36,8 +36,8 @@ from trainrun_trainer.step import slot_backward
 from trainrun_trainer.storage import open_storage
 
 ROW_TOKENS, PACKED_ROWS, PADDED_ROWS = 512, 2, 8
-MEDIAN_WORDS, SIGMA, FEWEST_WORDS, MOST_WORDS = 55, 0.9, 6, 330
-"""Of a pair; about 1.3 tokens a word, and 15 for what the template writes around it."""
+MEDIAN_WORDS, SIGMA, FEWEST_WORDS, MOST_WORDS = 55, 0.9, 6, 280
+"""Of a pair; about 1.5 tokens a word, and some for the template. What still does not fit into a row is dropped."""
 SHARES = {"least": 0.0, "median": 0.5, "p90": 0.9, "most": 1.0}
 TARGETS = {"fill": 0.97, "padded": 2.2, "sorted": 1.05}
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def pack(folder: Path, number: int) -> PackedRows:
     write_pairs(folder / "pairs", number)
     save_tokenizer(folder / "tokenizer")
     config = DataConfig.model_validate({
-        "sources": {"pairs": {"path": str(folder / "pairs"), "instruct": {}}},
+        "sources": {"pairs": {"path": str(folder / "pairs"), "instruct": {"too_long": "drop"}}},
         "tokenizer": {"path": str(folder / "tokenizer")}, "row_tokens": ROW_TOKENS, "held_out_share": 0,
     })  # fmt: skip
     return open_rows(prepare(config, open_storage(str(folder / "store"))), "pairs", TRAIN)
