@@ -41,9 +41,9 @@ FIELDS = (
     "Agriculture - products", "Exports - commodities", "Imports - partners",
 )  # fmt: skip
 """Of a country: what short texts of them are about is one of the questions."""
-MOST_CHARACTERS = 160
+MOST_CHARACTERS = 120
 """Of a context: pairs must fit rows of 128 tokens."""
-LETTER_CHARACTERS = 200
+LETTER_CHARACTERS = 150
 QUESTION_SHARE, MOST_QUESTIONS = 8, 60
 MOST_PAIRS = 2500
 Pair = dict[str, str]

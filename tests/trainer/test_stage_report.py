@@ -151,6 +151,15 @@ def test_stages_with_one_baseline_share_a_table(tmp_path: Path) -> None:
     assert first.values["perplexity, law"] == {"base": 739.0, "cpt-0": 95.0, "cpt-1": 96.0}
 
 
+def test_models_from_elsewhere_have_their_folders_names(tmp_path: Path) -> None:
+    """A stage of the run that is not on the page is known by its folder, too."""
+    found = folders.evaluation(tmp_path, "base", "law")
+    found["columns"]["model"]["path"] = "/models/llama-tuned/export"
+    folders.evaluate_stage(tmp_path, "measured", 80, found)
+    [only] = comparisons(read_stages(tmp_path.absolute(), ["measured"]), tmp_path.absolute())
+    assert (only.baseline, only.models) == ("base", ["llama-tuned"])
+
+
 def test_one_name_for_two_sets_makes_two_lines(tmp_path: Path) -> None:
     """Values that contradict each other are never mixed."""
     folders.train_stage(tmp_path, "base", 0, (7.0, 5.0))

@@ -12,7 +12,7 @@ from trainrun_api.page.words import UNKNOWN, plural
 
 from trainrun_trainer.evaluating.report import measures
 from trainrun_trainer.evaluating.run import BASELINE, MODEL
-from trainrun_trainer.reporting.records import Stage
+from trainrun_trainer.reporting.records import STAGES, Stage
 
 Verdict = Literal["better", "worse", "same"]
 MOVED: tuple[Verdict, ...] = ("better", "worse")
@@ -72,21 +72,20 @@ class Comparison:
 
 def comparisons(stages: Sequence[Stage], root: Path) -> list[Comparison]:
     """Evaluate stages with the same baseline share a table."""
-    makers = {str(stage.result.absolute()): stage.name for stage in stages if stage.result is not None}
     found: dict[str, Comparison] = {}
     for stage in stages:
         columns = stage.evaluation.get("columns")
         if not isinstance(columns, Mapping) or BASELINE not in columns or MODEL not in columns:
             continue
         key = repr(sorted(columns[BASELINE].get("files", {}).items()))
-        of = found.setdefault(key, Comparison(_made_by(columns[BASELINE], makers, "baseline")))
-        _add(of, stage, columns, makers)
+        of = found.setdefault(key, Comparison(_made_by(columns[BASELINE], root) or BASELINE))
+        _add(of, stage, columns, root)
     return list(found.values())
 
 
-def _add(of: Comparison, stage: Stage, columns: Mapping[str, Any], makers: Mapping[str, str]) -> None:
+def _add(of: Comparison, stage: Stage, columns: Mapping[str, Any], root: Path) -> None:
     """One more evaluation; a measure that another stage took otherwise gets a line of its own."""
-    names = {BASELINE: of.baseline, MODEL: _made_by(columns[MODEL], makers, stage.name)}
+    names = {BASELINE: of.baseline, MODEL: _made_by(columns[MODEL], root) or stage.name}
     names |= {other: other for other in columns if other not in names}
     if names[MODEL] == of.baseline:
         names[MODEL] = f"{names[MODEL]} ({stage.name})"
@@ -105,16 +104,12 @@ def _add(of: Comparison, stage: Stage, columns: Mapping[str, Any], makers: Mappi
         shown["outputs"][names.get(sample.get("column"), "?")] = sample.get("output")
 
 
-def _made_by(column: Mapping[str, Any], makers: Mapping[str, str], otherwise: str) -> str:
-    """The stage whose result the folder is, or its last name worth reading."""
-    path = str(column.get("path") or "")
-    if path in makers:
-        return makers[path]
-    return otherwise if otherwise != "baseline" else _folder_name(path) or otherwise
-
-
-def _folder_name(path: str) -> str:
-    names = [part for part in Path(path).parts if part not in ("/", "export", "model", "checkpoints")]
+def _made_by(column: Mapping[str, Any], root: Path) -> str:
+    """The stage whose folder it is, or the last name of the path that is worth reading."""
+    path = Path(str(column.get("path") or ""))
+    if path.is_relative_to(root / STAGES):
+        return path.relative_to(root / STAGES).parts[0]
+    names = [part for part in path.parts if part not in ("/", "export", "model", "checkpoints")]
     return names[-1] if names else ""
 
 
