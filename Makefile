@@ -26,7 +26,7 @@ demo: setup ## two runs on real text, one with three faults; proves them equal b
 test: setup ## all layers, with the time of each
 	$(BIN)/python tests/run_layers.py
 
-test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane nodes
+test-%: setup ## one layer: lint unit sim chart trainer local demo story control-plane nodes
 	$(BIN)/python tests/run_layers.py $*
 
 lint: setup ## ruff, import contracts, spelling
