@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with the locked versions and trainrun in it
 
@@ -26,7 +26,7 @@ demo: setup ## two runs on real text, one with three faults; proves them equal b
 test: setup ## all layers, with the time of each
 	$(BIN)/python tests/run_layers.py
 
-test-%: setup ## one layer: lint unit sim chart trainer local demo control-plane nodes
+test-%: setup ## one layer: lint unit sim chart trainer local demo story control-plane nodes
 	$(BIN)/python tests/run_layers.py $*
 
 lint: setup ## ruff, import contracts, spelling
@@ -50,10 +50,24 @@ generate: setup ## write crds/, the generated pages of docs/, and the roles of c
 verify: generate ## fail if a generated file is not current
 	git diff --exit-code -- crds docs charts deploy
 
-bench: setup ## recovery, trainer speed, control loop; JSON under build/bench
+bench: setup ## recovery, control loop, and training against its peers in short; JSON under build/bench
 	$(BIN)/python bench/recovery.py
-	$(BIN)/python bench/trainer_speed.py
 	$(BIN)/python bench/control_loop.py
+	$(BIN)/python bench/trainer_speed.py --quick --sizes 7M
+	$(BIN)/python bench/lora_speed.py --quick --sizes 7M
+	$(BIN)/python bench/sft_packing.py --quick
+	$(BIN)/python bench/prepare_speed.py --quick
+	$(BIN)/python bench/merge_speed.py --quick
+	$(BIN)/python bench/resume_start.py --quick
+
+bench-training: setup ## training, text, merges and resume against their peers at full size (an hour)
+	$(BIN)/python bench/trainer_speed.py
+	$(BIN)/python bench/lora_speed.py
+	$(BIN)/python bench/sft_packing.py
+	$(BIN)/python bench/prepare_speed.py
+	$(BIN)/python bench/merge_speed.py
+	$(BIN)/python bench/merge_memory.py
+	$(BIN)/python bench/resume_start.py
 
 RUNS ?= 1000
 bench-scale: setup ## the operator among RUNS=1000 runs (not in `bench`: far over 10 minutes; pods are played)
@@ -85,4 +99,4 @@ clean: ## remove what the targets made in this checkout
 clean-cache: ## remove what is shared between checkouts
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/trainrun"
 
-.PHONY: help setup demo test lint fmt types generate verify bench bench-scale dev-cluster demo-cluster soak agent lock clean clean-cache
+.PHONY: help setup demo test lint fmt types generate verify bench bench-training bench-scale dev-cluster demo-cluster soak agent lock clean clean-cache

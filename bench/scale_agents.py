@@ -26,6 +26,8 @@ from tests.controlplane.pods import checkpoint, group_key, index
 SECONDS_PER_STEP = 2.0
 SAVE_EVERY_STEPS = 50
 RETRY_SECONDS = 0.5
+SILENT_SECONDS = 3.0
+"""A node that has vanished does not even refuse; whoever asks has given up long before."""
 PODS = f"{CORE}/pods?labelSelector={Label.RUN}"
 GONE_NODES = f"{CORE}/nodes?labelSelector={KUBELET}=gone"
 
@@ -101,7 +103,9 @@ class Agents:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             record = self.record(writer.get_extra_info("sockname")[0])
-            if record is not None:
+            if record is None:
+                await asyncio.sleep(SILENT_SECONDS)
+            else:
                 body = json.dumps(record).encode()
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
                 writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)

@@ -59,6 +59,7 @@ LAYERS: dict[str, list[list[str]]] = {
         [*PYTEST, "tests/controlplane"],
     ],
     "demo": [[sys.executable, "examples/01-local/demo.py"]],
+    "story": [[*PYTEST, "tests/story"]],
     "nodes": [
         [sys.executable, "-m", "tests.nodes.prepare"],
         [*PYTEST, "tests/nodes"],

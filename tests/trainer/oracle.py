@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,21 +23,21 @@ def cache() -> Path:
     return Path(base) / "trainrun" / "oracles"
 
 
-def python_with(requirement: str) -> Path:
-    """A Python that has this requirement and our locked versions; the test is skipped if it cannot be installed."""
-    target = cache() / requirement
+def python_with(*requirements: str) -> Path:
+    """A Python with these requirements and our locked versions; the test is skipped if they cannot be installed."""
+    target = cache() / " ".join(requirements)
     python = target / "bin" / "python"
     if python.exists():
         return python
     cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / f".{requirement}.lock").open("w") as lock:
+    with (cache() / f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts may want it at once
         if not python.exists():
-            _install(requirement, target)
+            _install(requirements, target)
     return python
 
 
-def _install(requirement: str, target: Path) -> None:
+def _install(requirements: Sequence[str], target: Path) -> None:
     making = target.with_name(f".{target.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     uv = [str(Path(sys.executable).parent / "uv"), "--quiet"]
@@ -44,10 +45,10 @@ def _install(requirement: str, target: Path) -> None:
     commands = [
         [*uv, "venv", "--python", sys.executable, str(making)],
         [*uv, "pip", "install", "--compile-bytecode", "--python", str(making / "bin" / "python"), "--constraints",
-         str(ROOT / "requirements.lock"), requirement],
+         str(ROOT / "requirements.lock"), *requirements],
     ]  # fmt: skip
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"{requirement} cannot be installed here: {done.stderr.strip()[-300:]}")
+            pytest.skip(f"{target.name} cannot be installed here: {done.stderr.strip()[-300:]}")
     making.rename(target)

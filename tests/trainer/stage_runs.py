@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+from trainrun_trainer import worker
 from trainrun_trainer.stages.hashes import files_of
+from trainrun_trainer.storage import Before
 
+from tests.trainer.hooks import watched
 from tests.trainer.ranks import Ended, Launch, launch, start
 from tests.trainer.runs import only_code, tiny_config
 
@@ -98,3 +102,12 @@ class Chain:
     def files(self) -> dict[str, str]:
         """Everything in the root, with its hash."""
         return files_of(self.root)
+
+
+def attempt(chain: Chain, kind: str, config: dict[str, Any], before: Before | None = None) -> dict[str, Any]:
+    """The next attempt of stage `it`, in this process."""
+    env = chain.env("it", kind, config)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        return worker.run(watched(before)) if before else worker.run()

@@ -19,6 +19,7 @@ from trainrun_api.data_config import DataConfig
 from trainrun_trainer.corpus.jobs import run_job
 from trainrun_trainer.corpus.pool import run_jobs
 from trainrun_trainer.corpus.stages import Corpus
+from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.errors import DataError
 from trainrun_trainer.packing import TRAIN
 from trainrun_trainer.prepare import data_hash, prepare
@@ -70,6 +71,7 @@ def test_a_configuration_keeps_its_hash() -> None:
     assert data_hash(DataConfig.model_validate({**old, "dedupe": {}})) != PINNED
     used = {**old, "sources": {"a": {"path": "text", "instruct": {}}}}
     assert data_hash(DataConfig.model_validate(used)) != PINNED
+    assert data_hash(DataConfig.model_validate(old), Texts("content")) != PINNED
 
 
 def test_processes_change_nothing(folder: Path, tmp_path: Path, whole: dict[str, Any]) -> None:

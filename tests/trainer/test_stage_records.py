@@ -7,7 +7,6 @@ can be the last one, or the one before which another attempt does everything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,13 @@ from trainrun_trainer import lora_merge, worker
 from trainrun_trainer.claims import Owner
 from trainrun_trainer.stages.hashes import files_of
 from trainrun_trainer.stages.records import DONE, Records, StageRecord
-from trainrun_trainer.storage import LocalDirectory
+from trainrun_trainer.storage import Before, LocalDirectory
 
-from tests.trainer.hooks import watched
 from tests.trainer.models import save, tiny, tokenizer
 from tests.trainer.ranks import finish
 from tests.trainer.runs import only_code, wait_for
-from tests.trainer.stage_runs import Chain
+from tests.trainer.stage_runs import Chain, attempt
 from tests.trainer.test_lora_merge import save_adapter
-
-Before = Callable[[str, str], None]
 
 
 class Killed(BaseException):
@@ -51,15 +47,6 @@ def chain(tmp_path: Path) -> Chain:
 
 def merge_of(models: list[str], t: float = 0.5) -> dict[str, Any]:
     return {"method": "linear", "t": t, "models": models, "max_shard_bytes": 200_000}
-
-
-def attempt(chain: Chain, kind: str, config: dict[str, Any], before: Before | None = None) -> dict[str, Any]:
-    """The next attempt of stage `it`, in this process."""
-    env = chain.env("it", kind, config)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        return worker.run(watched(before)) if before else worker.run()
 
 
 def told(chain: Chain, models: list[str], t: float) -> None:

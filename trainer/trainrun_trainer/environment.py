@@ -16,6 +16,7 @@ from trainrun_api.train_config import TrainConfig
 from trainrun_api.v1alpha1 import CheckpointSpec
 
 from trainrun_trainer.claims import Owner
+from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.resume import ResumePolicy
 from trainrun_trainer.settings import parse
@@ -61,6 +62,8 @@ class Environment:
     """None: the run is nothing but training, in checkpoint.path itself."""
     data_path: str | None = None
     """Where the prepared data lies; None: in checkpoint.path."""
+    texts: Texts | None = None
+    """Which text it is prepared from; None: its configuration alone names it."""
 
 
 def stage_of(env: Mapping[str, str]) -> Stage | None:

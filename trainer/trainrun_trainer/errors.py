@@ -3,6 +3,7 @@
 TrainerError
 +-- ConfigError          20  the user must change the configuration
 +-- DataError            21  the user must change the text
+|   +-- TextsChanged     21  ... while it was read, again and again: each time all begins anew
 +-- DeviceMemoryError    22  the device's memory does not hold this batch
 +-- DeviceSuspect        30  the device misbehaves: run elsewhere
 +-- NumericalFault       31  loss or gradient norm is not finite
@@ -38,6 +39,10 @@ class DataError(TrainerError):
     """The text cannot be used; the message names file and line."""
 
     exit_code = ExitCode.BAD_DATA
+
+
+class TextsChanged(DataError):
+    """A file is no longer what it was when the work on the text began."""
 
 
 class DeviceMemoryError(TrainerError):

@@ -2,7 +2,8 @@
 
 `prepare(config)` is a function of the data configuration and the text; its output lies in
 `<checkpoint.path>/data/<hash>/` and is used by every later worker group of the run, so a changed text
-folder cannot change a run that has started. Half-done work lies in `<hash>.work` and is gone on with after a kill.
+folder cannot change a run that has started. The hash is of the configuration, in a run of several stages also of the
+text. Half-done work lies in `<hash of the configuration>.work` and is gone on with after a kill, file by file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from trainrun_api.contract import CheckpointLayout
 from trainrun_api.data_config import DataConfig, identity
 
 from trainrun_trainer.corpus.stages import Corpus
-from trainrun_trainer.errors import DataError
+from trainrun_trainer.corpus.texts import Texts
+from trainrun_trainer.errors import DataError, TextsChanged
 from trainrun_trainer.examples import write_example_rows
 from trainrun_trainer.logs import log
 from trainrun_trainer.packing import HELD_OUT, TRAIN, Ints, Longs, Packer
@@ -51,23 +53,26 @@ class DataManifest:
         return counts
 
 
-def data_hash(config: DataConfig) -> str:
-    """Name of the prepared data of this configuration."""
-    canonical = json.dumps({"format": FORMAT, **identity(config)}, sort_keys=True)
-    return xxhash.xxh3_64_hexdigest(canonical.encode())
+def data_hash(config: DataConfig, texts: Texts | None = None) -> str:
+    """Name of the prepared data of this configuration, and of this text where it counts."""
+    made_from = {"format": FORMAT, **identity(config), **({} if texts is None else {"texts": texts.hash})}
+    return xxhash.xxh3_64_hexdigest(json.dumps(made_from, sort_keys=True).encode())
 
 
-def prepare(config: DataConfig, storage: Storage, units: Units = NOBODY) -> DataManifest:
+def prepare(config: DataConfig, storage: Storage, units: Units = NOBODY, texts: Texts | None = None) -> DataManifest:
     """Reuse what is there and whole, or make it. Called by rank 0, under a claim.
 
-    Raises DataError with one sentence naming file and line, or the source that is too small.
+    Raises DataError with one sentence naming file and line, or the source that is too small; TextsChanged.
     """
-    found = open_prepared(config, storage)
+    found = open_prepared(config, storage, texts)
     if found is not None and _is_whole(found):
         return found
-    name = data_hash(config)
-    place, half_done = f"{CheckpointLayout.DATA}/{name}", f"{CheckpointLayout.DATA}/{name}.work"
-    corpus = Corpus.of(config, storage.folder(half_done), units)
+    name = data_hash(config, texts)
+    place, half_done = f"{CheckpointLayout.DATA}/{name}", f"{CheckpointLayout.DATA}/{data_hash(config)}.work"
+    if texts is not None and texts.files is None:
+        storage.delete(place)
+        raise TextsChanged(f"{storage.address(place)} is damaged or gone, so the files themselves are needed again")
+    corpus = Corpus.of(config, storage.folder(half_done), units, None if texts is None else texts.files)
     storage.delete(place)
     folder = storage.folder(place)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,9 +85,9 @@ def prepare(config: DataConfig, storage: Storage, units: Units = NOBODY) -> Data
     return DataManifest(name, folder, facts)
 
 
-def open_prepared(config: DataConfig, storage: Storage) -> DataManifest | None:
+def open_prepared(config: DataConfig, storage: Storage, texts: Texts | None = None) -> DataManifest | None:
     """The manifest that rank 0 has written, or None."""
-    return open_by_hash(data_hash(config), storage)
+    return open_by_hash(data_hash(config, texts), storage)
 
 
 def open_beside(name: str, checkpoints: Storage) -> DataManifest | None:

@@ -71,3 +71,12 @@ def fetch_object(client: Any, bucket: str, key: str, target: Path) -> None:
     """Bring one object to a file, in parallel ranges. Raises OSError."""
     with store_errors(f"s3://{bucket}/{key}"):
         client.download_file(bucket, key, str(target), Config=transfer_config())
+
+
+def etag(client: Any, bucket: str, key: str) -> str | None:
+    """Of one object as it is now; None if it is gone. Raises OSError."""
+    try:
+        with store_errors(f"s3://{bucket}/{key}"):
+            return str(client.head_object(Bucket=bucket, Key=key)["ETag"])
+    except FileNotFoundError:
+        return None

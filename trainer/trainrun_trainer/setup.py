@@ -131,11 +131,11 @@ def _refused_by_storage(act: Callable[[], T], env: Environment) -> T:
 
 
 def _prepare_once(env: Environment, storage: Storage, ranks: Ranks) -> DataManifest:
-    data = env.config.data
-    prepared = ranks.decide(lambda: _refused_by_storage(lambda: prepare(data, storage), env))
+    data, texts = env.config.data, env.texts
+    prepared = ranks.decide(lambda: _refused_by_storage(lambda: prepare(data, storage, texts=texts), env))
     if ranks.rank == 0:
         return prepared
-    found = open_prepared(data, storage)
+    found = open_prepared(data, storage, texts)
     if found is None or found.facts != prepared.facts:
         raise DataError(
             f"data/{prepared.data_hash} as rank 0 prepared it is not seen here; "

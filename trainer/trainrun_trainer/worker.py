@@ -12,10 +12,12 @@ from typing import Any
 
 from trainrun_api.contract import Outcome
 
+from trainrun_trainer.corpus.texts import again_if_texts_change
 from trainrun_trainer.device import as_device_error
 from trainrun_trainer.environment import Environment, ToolEnvironment, current
 from trainrun_trainer.errors import TrainerError
 from trainrun_trainer.logs import log
+from trainrun_trainer.ranks import Ranks
 from trainrun_trainer.setup import OpenStorage, Run, join, set_up
 from trainrun_trainer.stages.train_stage import Entered, enter, leave
 from trainrun_trainer.storage import open_storage
@@ -52,20 +54,29 @@ def run(open_storage: OpenStorage = open_storage) -> dict[str, Any]:
 def _train(env: Environment, open_storage: OpenStorage, started: float, built: list[Run]) -> Outcome:
     """The run's only stage, or one of several; `built` gets the Run as soon as there is one."""
     ranks = join(env)
-    entered: Entered | None = None
-    if env.stage is not None:
-        entered = ranks.decide(lambda: enter(env, open_storage))
-        if entered.outcome is not None:
-            ranks.leave()
-            return entered.outcome
-        env = entered.environment(env)
-    run = set_up(env, ranks, open_storage, started)
-    built.append(run)
-    result = train(run)
-    if entered is not None:
-        ranks.decide(lambda: leave(entered, result, run.data.data_hash, open_storage))
+    entered, run = again_if_texts_change(lambda: _begin(env, ranks, open_storage, started))
+    if run is None:
+        assert entered is not None and entered.outcome is not None
+        result = entered.outcome
+    else:
+        built.append(run)
+        result = train(run)
+        if entered is not None:
+            ranks.decide(lambda: leave(entered, result, open_storage))
     ranks.leave()
     return result
+
+
+def _begin(
+    env: Environment, ranks: Ranks, open_storage: OpenStorage, started: float
+) -> tuple[Entered | None, Run | None]:
+    """The stage, if there are several; what trains, unless that stage is done already."""
+    if env.stage is None:
+        return None, set_up(env, ranks, open_storage, started)
+    entered = ranks.decide(lambda: enter(env, open_storage))
+    if entered.outcome is not None:
+        return entered, None
+    return entered, set_up(entered.environment(env), ranks, open_storage, started)
 
 
 def _failed(error: TrainerError, env: Environment | ToolEnvironment | None, built: list[Run]) -> Outcome:

@@ -206,8 +206,8 @@ def _noted(observed: Observed, attempt: AttemptStatus) -> AttemptStatus:
         changes["is_queued"] = False
     pods = [p for p in _pods_of(observed, attempt, job) if not p.is_departed]
     nodes = [p.node for p in pods if p.node]
-    if nodes and nodes != attempt.nodes:
-        changes["nodes"] = nodes
+    if nodes != attempt.nodes and _has_gang(pods, attempt):
+        changes["nodes"] = nodes  # not one by one as pods get theirs: each would be a write
     image = next((p.image_id for p in pods if p.image_id), "")
     if image and not attempt.image:
         changes["image"] = image

@@ -24,6 +24,7 @@ from tests.operator.builders import (
     make_progress,
     make_spec,
     make_status,
+    pending_pod,
     running,
     words,
 )
@@ -176,3 +177,11 @@ def test_the_image_that_ran_is_on_record():
         pods=(make_pod(0, image_id="r/t@sha256:2"), make_pod(1)), attempt=make_attempt(image="r/t@sha256:1")
     )
     assert decide(later).status["attempts"][0]["image"] == "r/t@sha256:1"
+
+
+def test_nodes_are_noted_when_the_gang_has_all_of_them():
+    """Not as each pod gets its own: a write per pod of a run is what a busy API server does not need."""
+    attempt = make_attempt(nodes=[], scheduled_at=None, first_step_at=None)
+    half = running(attempt=attempt, pods=(make_pod(0), pending_pod(1)))
+    assert "nodes" not in decide(half).status["attempts"][0]
+    assert decide(running(attempt=attempt)).status["attempts"][0]["nodes"] == ["n0", "n1"]

@@ -6,15 +6,15 @@ A file in a bucket is brought here whole, in parallel ranges, read and removed: 
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
-from trainrun_api.data_config import DataSource
+from trainrun_api.data_config import DataConfig, DataSource
 
-from trainrun_trainer.errors import DataError
+from trainrun_trainer.errors import DataError, TextsChanged
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".html", ".htm", ".tar", ".tar.gz", ".arrow")
 CACHE = "cache-"
@@ -34,6 +34,11 @@ class SourceFile:
     version: str
     """Changes when the file does: time of change, or the store's ETag."""
 
+    @property
+    def is_in_bucket(self) -> bool:
+        """Else it is a file of this machine."""
+        return self.address.startswith("s3://")
+
     def facts(self) -> dict[str, Any]:
         """For jobs and marks."""
         return asdict(self)
@@ -43,6 +48,11 @@ def suffix_of(name: str) -> str | None:
     """The suffix that says how a file is read; None if it is not read."""
     found = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
     return max(found, key=len) if found and not PurePosixPath(name).name.startswith(CACHE) else None
+
+
+def all_files(config: DataConfig) -> list[SourceFile]:
+    """Files of all sources, in order. Raises DataError."""
+    return [file for name in sorted(config.sources) for file in list_files(name, config.sources[name])]
 
 
 def list_files(name: str, source: DataSource) -> list[SourceFile]:
@@ -63,18 +73,49 @@ def list_files(name: str, source: DataSource) -> list[SourceFile]:
 
 @contextmanager
 def local_copy(file: SourceFile, scratch: Path) -> Generator[Path, None, None]:
-    """The file on this machine, for as long as it is read. Raises OSError."""
-    if not file.address.startswith("s3://"):
+    """The file on this machine, for as long as it is read. Raises OSError, and TextsChanged for another object."""
+    if not file.is_in_bucket:
         yield Path(file.address)
         return
-    from trainrun_trainer.s3_client import fetch_object, make_client  # boto3 takes a second; only its users wait
+    from trainrun_trainer.s3_client import etag, fetch_object, make_client  # boto3 takes a second; only its users wait
 
-    bucket, key = _place(file.address)
+    (bucket, key), client = _place(file.address), make_client()
     try:
-        fetch_object(make_client(), bucket, key, scratch)
+        with suppress(FileNotFoundError):
+            fetch_object(client, bucket, key, scratch)
+        if etag(client, bucket, key) != file.version:
+            raise _changed(file)
         yield scratch
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def unchanged(file: SourceFile) -> Generator[None, None, None]:
+    """What is read meanwhile is the file that was listed. Raises TextsChanged, also in place of what half a file does.
+
+    An object of a bucket is compared when its copy is made.
+    """
+    try:
+        yield
+    finally:
+        if not file.is_in_bucket and _facts(Path(file.address)) != (file.size, file.version):
+            raise _changed(file)
+
+
+def _changed(file: SourceFile) -> TextsChanged:
+    return TextsChanged(
+        f"data.sources.{file.source}: {file.address} changed while it was read; let nothing write there until the text "
+        "is prepared"
+    )
+
+
+def _facts(path: Path) -> tuple[int, str] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_size, str(stat.st_mtime_ns)
 
 
 def _in_folder(name: str, path: str) -> list[SourceFile]:
@@ -86,8 +127,9 @@ def _in_folder(name: str, path: str) -> list[SourceFile]:
     for one in paths:
         if suffix_of(one.name) is not None:
             label = one.name if one == root else str(one.relative_to(root))
-            stat = one.stat()
-            found.append(SourceFile(name, label, str(one), stat.st_size, str(stat.st_mtime_ns)))
+            facts = _facts(one)
+            if facts is not None:
+                found.append(SourceFile(name, label, str(one), *facts))
     return found
 
 

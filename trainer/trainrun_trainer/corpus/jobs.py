@@ -18,7 +18,7 @@ import xxhash
 from trainrun_api.data_config import DataConfig, DataSource
 
 from trainrun_trainer.corpus import dedupe, filters, instructions, ngrams
-from trainrun_trainer.corpus.files import SourceFile, local_copy, suffix_of
+from trainrun_trainer.corpus.files import SourceFile, local_copy, suffix_of, unchanged
 from trainrun_trainer.corpus.formats import Record, read_records
 from trainrun_trainer.errors import DataError
 
@@ -69,6 +69,7 @@ def run_job(job: Job) -> Facts:
     found = _read_mark(job, mark, inputs)
     if found is not None:
         return found
+    mark.unlink(missing_ok=True)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     from trainrun_trainer.corpus.tokenise import overlap, tokenise
 
@@ -85,7 +86,7 @@ def clean(job: Job) -> tuple[Facts, list[str]]:
     near = job.config.dedupe is not None and job.config.dedupe.near
     read, removed = 0, dict[str, int]()
     keys, signatures = bytearray(), []
-    with open(job.part("docs"), "w", encoding="utf-8") as out:
+    with unchanged(job.file), open(job.part("docs"), "w", encoding="utf-8") as out:
         for record in _records(job):
             read += 1
             entry, text = _entry(record, job)

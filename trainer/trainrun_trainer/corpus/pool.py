@@ -16,11 +16,11 @@ from typing import Any
 
 from trainrun_trainer.agent import proctree
 from trainrun_trainer.corpus.jobs import Facts, Job, run_job
-from trainrun_trainer.errors import ConfigError, DataError
+from trainrun_trainer.errors import ConfigError, DataError, TextsChanged
 
 SMALL_BYTES = 16 << 20
 """Less text than this is done by this process before another one has started."""
-_ERRORS: dict[str, type[Exception]] = {"DataError": DataError, "ConfigError": ConfigError}
+_ERRORS: dict[str, type[Exception]] = {one.__name__: one for one in (ConfigError, DataError, TextsChanged)}
 
 OnDone = Callable[[Job, Facts], None]
 

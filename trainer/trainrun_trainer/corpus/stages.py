@@ -16,7 +16,7 @@ import xxhash
 from trainrun_api.data_config import DataConfig
 
 from trainrun_trainer.corpus import dedupe
-from trainrun_trainer.corpus.files import SourceFile, list_files
+from trainrun_trainer.corpus.files import SourceFile, all_files
 from trainrun_trainer.corpus.jobs import Facts, Job, is_held_out, read_documents, whole_text
 from trainrun_trainer.corpus.pool import run_jobs
 from trainrun_trainer.corpus.tokenise import HELD_NGRAMS
@@ -40,9 +40,11 @@ class Corpus:
     """Hash of the documents that are copies, by file."""
 
     @classmethod
-    def of(cls, config: DataConfig, work: Path, units: Units = NOBODY) -> Corpus:
-        """Look at all sources before any of them is read. Raises DataError."""
-        files = [file for name in sorted(config.sources) for file in list_files(name, config.sources[name])]
+    def of(
+        cls, config: DataConfig, work: Path, units: Units = NOBODY, found: Sequence[SourceFile] | None = None
+    ) -> Corpus:
+        """Look at all sources before any of them is read, unless that was done already. Raises DataError."""
+        files = all_files(config) if found is None else list(found)
         return cls(config, work, files, {file: number for number, file in enumerate(files)}, units)
 
     def job(self, kind: str, file: SourceFile, made_from: str = "", needs: Path | None = None) -> Job:

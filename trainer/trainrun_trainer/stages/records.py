@@ -44,7 +44,10 @@ class StageRecord(Record):
     """What stage:NAME means; None while it runs."""
     outputs: dict[str, str] = field(default_factory=dict)
     """File below `folder` to its xxh3."""
+    texts: str = ""
+    """Hash of the text that its data is prepared from."""
     data: str | None = None
+    """The prepared data that it makes or uses."""
     started_at: str = ""
     ended_at: str | None = None
     seconds: float = 0.0
@@ -130,6 +133,10 @@ class Records:
     def newest_of(self, input_hash: str) -> StageRecord | None:
         """Of the newest start with that input, done or not."""
         return next((record for record in reversed(self.all()) if record.input == input_hash), None)
+
+    def newest_on_any_text(self, input_of: Callable[[str], str]) -> StageRecord | None:
+        """Of the newest start whose input is `input_of(its text)`."""
+        return next((record for record in reversed(self.all()) if record.input == input_of(record.texts)), None)
 
     def seen(self) -> Seen:
         """What the newest start knew of models from elsewhere."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from trainrun_api.contract import CAUSE_OF_EXIT, CheckpointLayout, ExitCode, Outcome
 
 from trainrun_trainer.claims import refuse_if_fenced
+from trainrun_trainer.corpus.texts import again_if_texts_change
 from trainrun_trainer.environment import ToolEnvironment
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.logs import log
@@ -25,17 +26,20 @@ from trainrun_trainer.storage import LocalDirectory
 
 def run_stage(env: ToolEnvironment, open_storage: OpenStorage) -> Outcome:
     """Do the stage, unless that was done before. Raises TrainerError and whatever crashes."""
-    units = ToldUnits(env)
     root = shared_root(env.stage.root, open_storage)
     records = Records(root, env.stage.name)
     try:
-        seen = records.seen()
-        work = work_of(env, root, seen)
-        return _done_before(records, work, env) or _do(records, work, env, units, seen)
+        return again_if_texts_change(lambda: _once(records, env))
     except OSError as error:
         raise StorageRefused(
             f"stage {env.stage.name}: {root.address(records.place)} cannot be used: {error}"
         ) from error
+
+
+def _once(records: Records, env: ToolEnvironment) -> Outcome:
+    units, seen = ToldUnits(env), records.seen()
+    work = work_of(env, records.root, seen)
+    return _done_before(records, work, env) or _do(records, work, env, units, seen)
 
 
 def _done_before(records: Records, work: Work, env: ToolEnvironment) -> Outcome | None:
@@ -54,7 +58,7 @@ def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits, se
     record = StageRecord(
         name=stage.name, kind=stage.kind, input=work.input, config_hash=work.input, folder=place,
         **records.begun(work.input), config=work.config, references=work.references.hashes, paths=work.references.paths,
-        seen=seen,
+        seen=seen, texts=work.texts, data=work.place,
     )  # fmt: skip
     records.write(claim, record)
     out = root.folder(place)
@@ -73,8 +77,7 @@ def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits, se
         claim,
         replace(
             record, state=DONE, result=f"{place}/{below}".rstrip("/"), outputs=_outputs(root, place, below, stage.kind),
-            data=place if stage.kind == "prepare" else None, ended_at=now(),
-            seconds=record.seconds + time.monotonic() - started, outcome=told(outcome),
+            ended_at=now(), seconds=record.seconds + time.monotonic() - started, outcome=told(outcome),
         ),
     )  # fmt: skip
     return outcome

@@ -16,6 +16,7 @@ from trainrun_api.stages import TRAIN
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer.claims import Claim
+from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.environment import Environment
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.logs import log
@@ -24,6 +25,7 @@ from trainrun_trainer.setup import CHANGEABLE, OpenStorage
 from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, checkpoint_files, hash_of, model_files, outside
 from trainrun_trainer.stages.records import DONE, Records, StageRecord, now, shared_root, told
 from trainrun_trainer.stages.references import References
+from trainrun_trainer.stages.texts import data_place, texts_of
 from trainrun_trainer.storage import LocalDirectory
 
 
@@ -34,6 +36,7 @@ class Entered:
     config: TrainConfig
     """With folders for references."""
     root: str
+    texts: Texts
     folder: str
     """The stage's checkpoint store."""
     claim: Claim | None
@@ -46,7 +49,7 @@ class Entered:
     def environment(self, env: Environment) -> Environment:
         """Orders as of a run that is nothing but this stage; the prepared data lies in the root."""
         checkpoint = env.checkpoint.model_copy(update={"path": self.folder})
-        return replace(env, config=self.config, checkpoint=checkpoint, data_path=self.root)
+        return replace(env, config=self.config, checkpoint=checkpoint, data_path=self.root, texts=self.texts)
 
 
 def enter(env: Environment, open_storage: OpenStorage) -> Entered:
@@ -65,45 +68,53 @@ def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
     references.find(named)
     seen = records.seen()
     files = dict(outside({"model": named["model"]}, seen))
-    made_from = {"kind": TRAIN, "config": references.as_hashes(named), "files": files}
-    config_hash = hash_of(made_from)
     lasting = {field: value for field, value in named.items() if field not in CHANGEABLE}
-    short = hash_of({**made_from, "config": references.as_hashes(lasting)})[:NAMED_CHARACTERS]
+
+    def hash_with(config: Mapping[str, Any], texts: str) -> str:
+        return hash_of({"kind": TRAIN, "config": references.as_hashes(config), "files": files, "texts": texts})
+
+    def input_of(texts: str) -> str:
+        return hash_with(lasting, texts)[:NAMED_CHARACTERS]
+
+    def resolved() -> TrainConfig:
+        return parse(TrainConfig, references.as_paths(env.config.model_dump(mode="json")), "config.")
+
+    begun = records.newest_on_any_text(input_of)
+    references.keep_places(begun)
+    texts = texts_of(resolved().data, records, begun)
+    config_hash, short = hash_with(named, texts.hash), input_of(texts.hash)
     references.keep_places(records.newest_of(short))
-    config = parse(TrainConfig, references.as_paths(env.config.model_dump(mode="json")), "config.")
-    folder = f"{records.place}/{short}"
+    config, folder = resolved(), f"{records.place}/{short}"
     found = records.done_before(config_hash)
     if found is not None and found.is_whole(root):
         log("stage-done-already", stage=name, claim=found.claim)
         record = records.repeat(found, env.owner)
-        return Entered(config, str(root.root), "", None, record, started, record.said_again())
+        return Entered(config, str(root.root), texts, "", None, record, started, record.said_again())
     claim = records.begin(env.owner)
     record = StageRecord(
         name=name, kind=TRAIN, input=short, config_hash=config_hash, folder=folder, **records.begun(short),
         config=config.model_dump(mode="json"), references=references.hashes, paths=references.paths, seen=seen,
+        texts=texts.hash, data=data_place(config.data, texts),
     )  # fmt: skip
     record = records.write(claim, record)
-    return Entered(config, str(root.root), root.address(folder), claim, record, started, None)
+    return Entered(config, str(root.root), texts, root.address(folder), claim, record, started, None)
 
 
-def leave(entered: Entered, outcome: Outcome, data_hash: str, open_storage: OpenStorage) -> None:
+def leave(entered: Entered, outcome: Outcome, open_storage: OpenStorage) -> None:
     """The record of how it ended. Raises Fenced if another start has taken over, StorageRefused."""
     assert entered.claim is not None
     root = shared_root(entered.root, open_storage)
     record = replace(entered.record, seconds=entered.record.seconds + time.monotonic() - entered.started)
     try:
         if outcome.exit_code == ExitCode.DONE:
-            record = replace(record, **_done(root, record.folder, data_hash), outcome=told(outcome))
+            record = replace(record, **_done(root, record.folder), outcome=told(outcome))
         Records(root, record.name).write(entered.claim, record)
     except OSError as error:
         raise StorageRefused(f"stage {record.name}: its record cannot be written: {error}") from error
 
 
-def _done(root: LocalDirectory, folder: str, data_hash: str) -> Mapping[str, Any]:
+def _done(root: LocalDirectory, folder: str) -> Mapping[str, Any]:
     store = LocalDirectory(root.folder(folder))
     export = f"{folder}/{CheckpointLayout.EXPORT}"
     made = model_files(root.folder(export), CheckpointLayout.EXPORT)
-    return {
-        "state": DONE, "result": export, "outputs": made | checkpoint_files(store), "ended_at": now(),
-        "data": f"{CheckpointLayout.DATA}/{data_hash}",
-    }  # fmt: skip
+    return {"state": DONE, "result": export, "outputs": made | checkpoint_files(store), "ended_at": now()}

@@ -13,11 +13,13 @@ from trainrun_api.stage_config import STAGE_CONFIGS, ConsolidateStage, EvaluateS
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer.environment import ToolEnvironment
-from trainrun_trainer.prepare import data_hash, prepare
+from trainrun_trainer.prepare import prepare
 from trainrun_trainer.settings import parse
 from trainrun_trainer.stages import report, tools
 from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, Seen, hash_of, outside
+from trainrun_trainer.stages.records import Records
 from trainrun_trainer.stages.references import References
+from trainrun_trainer.stages.texts import data_place, texts_of
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
 
@@ -33,7 +35,9 @@ class Work:
     run: Callable[[Path, Units], str]
     """Write below the folder; returns where below it the result lies."""
     place: str | None = None
-    """Folder below the root that the work chooses itself; None: one for each attempt."""
+    """Folder below the root that the work chooses itself, for prepared data; None: one for each attempt."""
+    texts: str = ""
+    """Hash of the text that it is prepared from."""
 
 
 def work_of(env: ToolEnvironment, root: LocalDirectory, seen: Seen) -> Work:
@@ -74,8 +78,14 @@ def _prepare(env: ToolEnvironment, root: LocalDirectory) -> Work:
     data = parse(TrainConfig, {**env.config, **resolved}, "config.").data
     made_from = {"kind": "prepare", "config": references.as_hashes(identity(named))}
 
+    def input_of(texts: str) -> str:
+        return hash_of({**made_from, "texts": texts})[:NAMED_CHARACTERS]
+
+    records = Records(root, env.stage.name)
+    texts = texts_of(data, records, records.newest_on_any_text(input_of))
+
     def run(out: Path, units: Units) -> str:
-        prepare(data, root, units)
+        prepare(data, root, units, texts)
         return ""
 
-    return Work(hash_of(made_from)[:NAMED_CHARACTERS], resolved, references, run, f"data/{data_hash(data)}")
+    return Work(input_of(texts.hash), resolved, references, run, data_place(data, texts), texts.hash)

@@ -1,0 +1,141 @@
+"""What examples 10 to 16 show, as bands that held over three seeds (docs/training.md)."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from trainrun_trainer.reporting.records import read_stages
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.story.conftest import EXAMPLES, ROOT, Played
+
+pytestmark = pytest.mark.timeout(3600)
+
+
+def spec(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "examples" / name / "run.yaml").read_text())["spec"]
+    return found
+
+
+def test_examples_share_one_base() -> None:
+    """All but the stages is the same, so that the base is the same work in each."""
+    first = spec(EXAMPLES[0])
+    stages = first.pop("stages")
+    for name in EXAMPLES[1:]:
+        other = spec(name)
+        assert other.pop("stages")[0] == stages[0]
+        assert other == first, name
+
+
+def test_base_is_trained_once(played: Played) -> None:
+    """Seven examples; each stage that several of them have was done by the first."""
+    claims = played.claims()
+    assert claims["base"] == 1
+    assert {name: number for name, number in claims.items() if number != 1} == {}
+
+
+def test_base_learnt_general_text(played: Played) -> None:
+    """Against the untrained model of its own step 0."""
+    assert played.perplexity("judged-10", "general", "baseline") > 1500
+    assert played.perplexity("judged-10", "general") < 130
+
+
+def test_domain_falls_while_general_rises(played: Played) -> None:
+    """S0-04, S0-03: without general text the domain's perplexity falls far, and the general one is a multiple."""
+    before = {source: played.perplexity("judged-11-0", source, "baseline") for source in ("domain", "general")}
+    assert played.perplexity("judged-11-0", "domain") < before["domain"] / 8
+    assert played.perplexity("judged-11-0", "general") > 2 * before["general"]
+
+
+def test_one_percent_keeps_general_ability(played: Played) -> None:
+    """S1-05: 1% general text keeps most of it at the domain's perplexity; 5% keeps more."""
+    domain = {share: played.perplexity(f"judged-11-{share}", "domain") for share in (0, 1, 5)}
+    general = {share: played.perplexity(f"judged-11-{share}", "general") for share in (0, 1, 5)}
+    assert domain[1] < 1.05 * domain[0] and domain[5] < 1.10 * domain[0]
+    assert general[5] < general[1] < 0.8 * general[0]
+
+
+def test_a_loss_of_general_ability_is_a_warning(played: Played) -> None:
+    """Of the report's first lines."""
+    assert "cpt-0 has lost on general" in played.page("page-11")
+
+
+def test_tuning_answers_where_the_base_does_not(played: Played) -> None:
+    """S0-05, S0-12: exact match on what was tuned; general perplexity is looked at after tuning, too."""
+    found = played.evaluation("judged-12-4")
+    assert found["questions"]["field"]["baseline"]["exact_match"] == 0
+    assert found["questions"]["field"]["model"]["exact_match"] > 0.3
+    assert found["perplexity"]["general"]["model"]["perplexity"] > 0
+
+
+def test_number_of_sets_against_rouge_is_told(played: Played) -> None:
+    """S0-05: one, two and four sets beside each other; no direction is asserted."""
+    page = played.page("page-12")
+    for name in ("sets-1", "sets-2", "sets-4"):
+        assert page.count(name) > 3
+    assert "ROUGE-L, ending" in page
+
+
+def test_adapters_are_few_and_fast(played: Played) -> None:
+    """S3-16 in small: exact numbers of trained parameters, and more samples per second at the median step."""
+    full, lora = read_stages(played.store, ["full", "lora"])
+    per_layer = 2 * 8 * (128 + 128)
+    assert lora.trained_parameters == 4 * per_layer
+    weights = AutoModelForCausalLM.from_pretrained(played.result("full"), local_files_only=True).num_parameters()
+    assert full.trained_parameters == weights and lora.all_parameters == weights + 4 * per_layer
+    assert lora.rows_per_second is not None and full.rows_per_second is not None
+    assert f"{4 * per_layer:,} of" in played.page("page-13")
+
+
+def test_merge_over_t_trades_one_for_the_other(played: Played) -> None:
+    """S1-08: along t the domain's perplexity falls and the general one rises."""
+    lines = json.loads((played.store / played.record("merged")["folder"] / "curve.json").read_text())["lines"]
+    assert [line["name"] for line in lines] == ["baseline", "t-0.25", "t-0.5", "t-0.75", "t-1"]
+    domain = [line["perplexity, domain"] for line in lines]
+    general = [line["perplexity, general"] for line in lines]
+    assert domain == sorted(domain, reverse=True)
+    assert general[-1] == max(general)
+
+
+def test_letters_are_sorted_better_than_by_the_base(played: Played) -> None:
+    """S0-08, S0-09: real labelled text, the baseline beside it."""
+    found = played.evaluation("judged-15")["labels"]["mail"]
+    assert found["model"]["accuracy"] > max(0.65, found["baseline"]["accuracy"])
+    assert {"precision", "recall", "f1"} <= set(found["model"]["labels"]["bad"])
+
+
+def test_export_generates_in_plain_transformers(played: Played) -> None:
+    """S3-12, S3-14: the consolidated folder is bit-equal to the export, and its answers are the evaluation's."""
+    folder = played.result("exported")
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    exported = AutoModelForCausalLM.from_pretrained(played.result("sets-4"), local_files_only=True).state_dict()
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in model.state_dict().items())
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    samples = [s for s in played.evaluation("judged-16")["samples"] if s["column"] == "model" and s["set"] == "field"]
+    for sample in samples[:4]:
+        asked = tokenizer(sample["prompt"], return_tensors="pt", add_special_tokens=False)
+        made = model.generate(**asked, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+        told = tokenizer.decode(made[0, asked["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        assert told == sample["output"]
+    script = ROOT / "examples" / "16-export" / "generate.py"
+    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n    ") == 4
+
+
+@pytest.mark.parametrize("number", [name[:2] for name in EXAMPLES])
+def test_each_ends_in_a_page_for_a_manager(played: Played, number: str, tmp_path: Path) -> None:
+    """One file, with the baseline first, cost and lineage; nothing is fetched."""
+    page = played.page(f"page-{number}")
+    for words in ("<h2>Result</h2>", "<h2>What it cost</h2>", "<h2>Where it comes from</h2>", "baseline: "):
+        assert words in page
+    assert "<script" not in page and "src=" not in page
+    losses = [len(stage.losses) for stage in read_stages(played.store, ["base"])]
+    assert statistics.mean(losses) == spec(EXAMPLES[0])["config"]["total_steps"]
