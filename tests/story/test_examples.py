@@ -60,7 +60,7 @@ def test_one_percent_keeps_general_ability(played: Played) -> None:
     domain = {share: played.perplexity(f"judged-11-{share}", "domain") for share in (0, 1, 5)}
     general = {share: played.perplexity(f"judged-11-{share}", "general") for share in (0, 1, 5)}
     assert domain[1] < 1.05 * domain[0] and domain[5] < 1.10 * domain[0]
-    assert general[5] < general[1] < 0.8 * general[0]
+    assert general[5] < general[1] < 0.6 * general[0]
 
 
 def test_a_loss_of_general_ability_is_a_warning(played: Played) -> None:
@@ -69,11 +69,16 @@ def test_a_loss_of_general_ability_is_a_warning(played: Played) -> None:
 
 
 def test_tuning_answers_where_the_base_does_not(played: Played) -> None:
-    """S0-05, S0-12: exact match on what was tuned; general perplexity is looked at after tuning, too."""
+    """S0-05, S0-12: answers come nearer to the references; perplexities are looked at after tuning, too."""
     found = played.evaluation("judged-12-4")
-    assert found["questions"]["field"]["baseline"]["exact_match"] == 0
-    assert found["questions"]["field"]["model"]["exact_match"] > 0.3
-    assert found["perplexity"]["general"]["model"]["perplexity"] > 0
+    means = {
+        column: statistics.mean(of[column]["rougeL"] for of in found["questions"].values())
+        for column in ("baseline", "model")
+    }
+    assert means["model"] > 2 * means["baseline"]
+    assert found["questions"]["testament"]["baseline"]["exact_match"] == 0
+    assert found["questions"]["testament"]["model"]["exact_match"] > 0.2
+    assert set(found["perplexity"]) == {"domain", "general"}
 
 
 def test_number_of_sets_against_rouge_is_told(played: Played) -> None:
