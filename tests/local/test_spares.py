@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def test_a_spare_takes_the_place_of_a_lost_worker(tmp_path: Path, workdir: Path)
     status = story.status()
     assert [(a["cause"], a["inplaceRestarts"]) for a in status["attempts"]] == [("Done", 1)]
     assert status["nodes"]["excluded"] == [node]
-    assert f"{NAME}-a0-worker-1: its agent does not answer, and node {node} is not Ready" in out
+    # silent for 6 s on a node that is not Ready, or gone with the node, which is replaced after 6 s
+    assert re.search(rf"goes on without pod {NAME}-a0-worker-1: .*, and node {node} is (not Ready|gone);", out)
     assert story.losses() == calm.losses()
     assert story.digests() == calm.digests()
     assert marked(workdir) == []
