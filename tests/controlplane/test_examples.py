@@ -51,19 +51,22 @@ def claim(stage: Stage, name: str) -> None:
 
 
 def run_example(stage: Stage, path: Path) -> None:
-    """Applied with --dry-run=server, then for real, to its end; the queue that it names admits it."""
+    """Applied with --dry-run=server, then for real, to its end, stage by stage; the queue that it names admits it."""
     furnish(stage, path)
-    queue = load_manifest(path)["metadata"].get("labels", {}).get(QUEUE_LABEL, "none")
+    manifest = load_manifest(path)
+    queue = manifest["metadata"].get("labels", {}).get(QUEUE_LABEL, "none")
+    attempts = range(len(manifest["spec"].get("stages") or ["train"]))
     with stage.operator(), Queue(stage.api, stage.namespace, queue, slots=1):
         name = stage.apply(path, dry_run=True)
         assert stage.jobs(name) == []
         stage.apply(path)
-        pods = stage.wait_running(name, 0)
         wanted = stage.run(name)["spec"]["workers"]["replicas"]
-        assert stage.jobs(name)[0]["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == wanted
-        stage.trainers.finish(pods)
+        for attempt in attempts:
+            pods = stage.wait_running(name, attempt)
+            assert stage.jobs(name)[-1]["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == wanted
+            stage.trainers.finish(pods)
         stage.wait_status(name, phase="Succeeded")
-        assert stage.attempts(name) == [(0, "Done")]
+        assert stage.attempts(name) == [(attempt, "Done") for attempt in attempts]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))

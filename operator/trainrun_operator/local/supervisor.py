@@ -219,7 +219,8 @@ class Supervisor:
     def _say_result(self, run: Object) -> Exit:
         self._show()
         self._observer.say(f"{self._dir.name}: {verdict_of(run)}")
-        if len(run["status"].get("attempts") or []) > 1:
+        attempts = run["status"].get("attempts") or []
+        if len(attempts) > len(run["status"].get("stages") or []) + 1:
             self._observer.say(f"why it restarted: trainrun explain {self._dir.name} --workdir {self._dir.root.parent}")
         return Exit.SUCCEEDED if run["status"]["result"] == "Succeeded" else Exit.FAILED
 
