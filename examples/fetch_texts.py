@@ -201,7 +201,12 @@ def sentences(text: str) -> list[str]:
 
 def is_question(document: str) -> bool:
     """Documents are apart: none gives both pairs and questions."""
-    return xxhash.xxh3_64_intdigest(document.encode()) % QUESTION_SHARE == 0
+    return hash_of(document) % QUESTION_SHARE == 0
+
+
+def hash_of(text: str) -> int:
+    """The same on every machine."""
+    return xxhash.xxh3_64_intdigest(text.encode())
 
 
 SETS = {
@@ -228,7 +233,9 @@ def write(folder: Path) -> None:
     for name, make in SETS.items():
         made = list(make())
         pairs = spread([pair for document, pair in made if not is_question(document)], MOST_PAIRS)
-        questions = spread([pair for document, pair in made if is_question(document)], MOST_QUESTIONS)
+        # in no order: an evaluation may read the first ones only
+        asked = sorted((pair for document, pair in made if is_question(document)), key=lambda pair: hash_of(str(pair)))
+        questions = asked[:MOST_QUESTIONS]
         write_lines(folder / "pairs" / name / "pairs.jsonl", pairs)
         write_lines(folder / "questions" / f"{name}.jsonl", questions)
         print(f"pairs/{name}: {len(pairs)} pairs, {len(questions)} questions", flush=True)
