@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from trainrun_trainer.corpus import instructions, ngrams
 from trainrun_trainer.corpus.jobs import Facts, Job, is_held_out, read_documents, whole_text
+from trainrun_trainer.corpus.words import WordEncoder, can_go_by_words
 from trainrun_trainer.errors import ConfigError, DataError
 from trainrun_trainer.packing import HELD_OUT, TRAIN
 
@@ -87,6 +88,8 @@ def open_encoder(folder: Path) -> Encode:
     fast = Tokenizer.from_file(str(file))
     fast.no_truncation()
     fast.no_padding()
+    if can_go_by_words(fast):
+        return WordEncoder(fast)
     return lambda texts: [one.ids for one in fast.encode_batch(texts, add_special_tokens=False)]
 
 
