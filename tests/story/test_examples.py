@@ -113,7 +113,7 @@ def test_merge_over_t_trades_one_for_the_other(played: Played) -> None:
 def test_letters_are_sorted_better_than_by_the_base(played: Played) -> None:
     """S0-08, S0-09: real labelled text, the baseline beside it."""
     found = played.evaluation("judged-15")["labels"]["mail"]
-    assert found["model"]["accuracy"] > max(0.65, found["baseline"]["accuracy"])
+    assert found["model"]["accuracy"] > max(0.55, found["baseline"]["accuracy"] + 0.1)
     assert {"precision", "recall", "f1"} <= set(found["model"]["labels"]["bad"])
 
 
