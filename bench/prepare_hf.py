@@ -21,7 +21,6 @@ Batch = dict[str, list]
 def main(recipe: str, text: str, tokenizer_folder: str, row_tokens: int, out: str) -> None:
     """Load, tokenise, join and cut, save; one JSON line."""
     disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     tokens = 0
 
     def tokenise(batch: Batch) -> Batch:
@@ -41,6 +40,7 @@ def main(recipe: str, text: str, tokenizer_folder: str, row_tokens: int, out: st
         return rows | {"labels": rows["input_ids"].copy()} if recipe == "usual" else rows
 
     with Measured() as measured:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
         files = sorted(str(path) for path in Path(text).glob("*.jsonl"))
         documents = load_dataset("json", data_files=files, split="train", cache_dir=f"{out}/cache")
         rows = documents.map(tokenise, batched=True, remove_columns=documents.column_names).map(cut, batched=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ Encode = Callable[[list[str]], list[list[int]]]
 def tokenise(job: Job) -> tuple[Facts, list[str]]:
     """Token ids of all documents end to end, a line of the index for each, and what is learned of examples."""
     folder = Path(job.needs)
-    encode, end = open_encoder(folder), end_of_text(folder)
+    encode, end = _kept_encoder(folder, job.made_from.partition(":")[0]), end_of_text(folder)
     words = job.config.contamination_words if job.config.held_out_share else 0
     number = tokens = too_long = 0
     learned: list[tuple[int, int, int]] = []
@@ -91,6 +92,13 @@ def open_encoder(folder: Path) -> Encode:
     if can_go_by_words(fast):
         return WordEncoder(fast)
     return lambda texts: [one.ids for one in fast.encode_batch(texts, add_special_tokens=False)]
+
+
+@lru_cache(maxsize=1)
+def _kept_encoder(folder: Path, tokenizer_hash: str) -> Encode:
+    """For all files that this process reads: loading takes up to half a second, and words that were seen stay known."""
+    del tokenizer_hash  # part of the key: a folder may be written again
+    return open_encoder(folder)
 
 
 def end_of_text(folder: Path) -> int:
