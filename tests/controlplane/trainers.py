@@ -24,6 +24,8 @@ STEPS_PER_SECOND = 2.0
 SAVE_EVERY_STEPS = 10
 PODS = f"{CORE}/pods?labelSelector={Label.RUN}"
 RETRY_SECONDS = 0.5
+SILENT_SECONDS = 3.0
+"""Whoever asks a lost node has given up long before."""
 ABORT_GRACE_SECONDS = 1
 """With such a grace nobody has the time to save."""
 
@@ -171,13 +173,15 @@ class Trainers:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request, one answer; none where nobody lives any more."""
+        """One request, one answer; from a node that is lost none, not even an end of the connection."""
         try:
             await reader.readuntil(b"\r\n\r\n")
             with self._lock:
                 pod = self._pods.get(writer.get_extra_info("sockname")[0])
                 lives = pod is not None and pod["spec"]["nodeName"] not in self._nodes.lost
                 body = self._record(pod).to_json().encode() if pod is not None and lives else b""
+            if pod is not None and not lives:
+                await asyncio.sleep(SILENT_SECONDS)
             if body:
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
                 writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
