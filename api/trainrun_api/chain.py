@@ -1,7 +1,7 @@
-"""What `validate` says of each stage's configuration, which is a mapping to the API server. Pure.
+"""The verdict on a manifest: structure, then the rules, then each stage's configuration. Pure.
 
-A stage of kind prepare or train is looked at as a run of its own, with its overlay in place; the sentences name the
-stage's field.
+To the API server that configuration is a mapping. A stage of kind prepare or train is looked at as a run of its own,
+with its overlay in place; the sentences name the stage's field.
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ RULE = "stage-config"
 """Id of what has no rule of its own."""
 
 
-def problems_of_stages(manifest: Mapping[str, Any], spec: TrainingRunSpec) -> list[Problem]:
-    """Why the stages of a run that is sound in itself would fail; `manifest` has its nulls removed."""
+def verdict(manifest: Mapping[str, Any], old: Mapping[str, Any] | None = None) -> list[Problem]:
+    """Why it would be refused, as the next version of `old` if there is one; both have their nulls removed."""
+    run = parse(manifest)
+    if isinstance(run, list):
+        return run
+    facts = Facts(manifest["metadata"]["name"], run.spec, manifest["spec"], old["spec"] if old is not None else None)
+    return broken(facts) or _problems_of_stages(manifest, run.spec)
+
+
+def _problems_of_stages(manifest: Mapping[str, Any], spec: TrainingRunSpec) -> list[Problem]:
+    """Why the stages of a run that is sound in itself would fail."""
     found = []
     for number, stage in enumerate(spec.stages):
         where = f"spec.stages[{stage.name}].config"
@@ -45,28 +54,19 @@ def _own_config(stage: StageSpec, where: str) -> list[Problem]:
 
 
 def _as_a_run(manifest: Mapping[str, Any], stage: StageSpec) -> list[Problem]:
-    """Problems of the manifest with this stage's overlay that it has not without."""
+    """Problems of the manifest with this stage's overlay; without it there are none."""
     spec = manifest["spec"]
     written = next(one for one in spec["stages"] if one["name"] == stage.name)
     alone = {name: value for name, value in spec.items() if name != "stages"}
     for name in ("config", "workers"):
         if written.get(name):
             alone[name] = laid_over(spec.get(name) or {}, written[name])
-    before = {problem.message for problem in _verdict(manifest)}
     return [
         problem._replace(
             path=_renamed(problem.path, written, stage.name), message=_renamed(problem.message, written, stage.name)
         )
-        for problem in _verdict({**manifest, "spec": alone})
-        if problem.message not in before
+        for problem in verdict({**manifest, "spec": alone})
     ]
-
-
-def _verdict(manifest: Mapping[str, Any]) -> list[Problem]:
-    run = parse(manifest)
-    if isinstance(run, list):
-        return run
-    return broken(Facts(manifest["metadata"]["name"], run.spec, manifest["spec"]))
 
 
 def _renamed(text: str, written: Mapping[str, Any], stage: str) -> str:

@@ -78,9 +78,9 @@ def stage_of(spec: TrainingRunSpec, name: str) -> StageSpec:
 
 def next_stage(spec: TrainingRunSpec, name: str) -> str | None:
     """Name of the stage after that one; None: it is the last."""
-    names = [stage.name for stage in stages_of(spec)]
-    at = names.index(name) if name in names else 0
-    return names[at + 1] if at + 1 < len(names) else None
+    stages = stages_of(spec)
+    after = stages[stages.index(stage_of(spec, name)) + 1 :]
+    return after[0].name if after else None
 
 
 def spec_of(spec: TrainingRunSpec, name: str) -> TrainingRunSpec:
@@ -106,8 +106,7 @@ def own_config(spec: TrainingRunSpec, stage: StageSpec) -> dict[str, Any]:
     """The configuration of a stage that has one of its own. A report that names no stages is about all before it."""
     if stage.kind != REPORT or stage.config.get("stages") is not None:
         return stage.config
-    names = [one.name for one in spec.stages]
-    earlier = spec.stages[: names.index(stage.name)]
+    earlier = spec.stages[: spec.stages.index(stage)]
     return {**stage.config, "stages": [one.name for one in earlier if one.kind != REPORT]}
 
 

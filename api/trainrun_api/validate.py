@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainrun_api.chain import problems_of_stages
+from trainrun_api.chain import verdict
 from trainrun_api.manifest import ManifestError, Problem, load_manifest
-from trainrun_api.rules import Facts, broken
-from trainrun_api.structure import parse, without_nulls
+from trainrun_api.structure import without_nulls
 
 __all__ = ["Problem", "validate", "validate_file", "validate_update"]
 
@@ -25,23 +24,9 @@ def validate_file(path: Path | str) -> list[Problem]:
 
 def validate(manifest: Mapping[str, Any]) -> list[Problem]:
     """Why a new TrainingRun would be refused. Structural problems come alone: rules need a whole run."""
-    return _verdict(manifest, None)
+    return verdict(without_nulls(manifest))
 
 
 def validate_update(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Problem]:
     """Why `new` would be refused as the next version of `old`."""
-    return _verdict(new, old)
-
-
-def _verdict(manifest: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[Problem]:
-    stored = without_nulls(manifest)
-    run = parse(stored)
-    if isinstance(run, list):
-        return run
-    facts = Facts(
-        name=stored["metadata"]["name"],
-        spec=run.spec,
-        raw=stored["spec"],
-        old=without_nulls(old)["spec"] if old is not None else None,
-    )
-    return broken(facts) or problems_of_stages(stored, run.spec)
+    return verdict(without_nulls(new), without_nulls(old))
