@@ -124,17 +124,24 @@ def laid_over(base: Mapping[str, Any], overlay: Mapping[str, Any], key: str = ""
     return merged
 
 
-def references(config: Any, field: str = "") -> Iterator[Reference]:
+def references(config: Any) -> Iterator[Reference]:
     """All `stage:...` values in a stage's configuration."""
-    if isinstance(config, str) and config.startswith(SCHEME):
-        stage, _, part = config.removeprefix(SCHEME).partition("/")
-        yield Reference(field, config, stage, part)
+    for field, text in strings(config):
+        if text.startswith(SCHEME):
+            stage, _, part = text.removeprefix(SCHEME).partition("/")
+            yield Reference(field, text, stage, part)
+
+
+def strings(config: Any, field: str = "") -> Iterator[tuple[str, str]]:
+    """(field, text) of all strings in a configuration; the field as in `models[1]` and `model.path`."""
+    if isinstance(config, str):
+        yield field, config
     elif isinstance(config, Mapping):
         for name, value in config.items():
-            yield from references(value, f"{field}.{name}" if field else str(name))
+            yield from strings(value, f"{field}.{name}" if field else str(name))
     elif isinstance(config, list):
         for number, value in enumerate(config):
-            yield from references(value, f"{field}[{number}]")
+            yield from strings(value, f"{field}[{number}]")
 
 
 def _first_train(spec: TrainingRunSpec) -> str | None:

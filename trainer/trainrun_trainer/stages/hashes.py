@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import xxhash
 from trainrun_api.contract import CheckpointLayout
-from trainrun_api.stages import SCHEME
+from trainrun_api.stages import SCHEME, strings
 
 from trainrun_trainer.base import LINEAGE, base_hash, tensor_files
 from trainrun_trainer.claims import read_claims
@@ -52,19 +52,13 @@ def checkpoint_files(store: LocalDirectory) -> dict[str, str]:
     return {name: store.hash(name)["xxh3"] for name in manifests if (store.root / name).exists()}
 
 
-def outside(config: Any, seen: Seen, field: str = "") -> Iterator[tuple[str, str]]:
+def outside(config: Any, seen: Seen) -> Iterator[tuple[str, str]]:
     """(field, hash) of files and folders from elsewhere that a configuration names; what is not there has none.
 
     Raises ConfigError if a model cannot be read; `seen` is used and added to.
     """
-    if isinstance(config, Mapping):
-        for name, value in config.items():
-            yield from outside(value, seen, f"{field}.{name}" if field else str(name))
-    elif isinstance(config, list):
-        for number, value in enumerate(config):
-            yield from outside(value, seen, f"{field}[{number}]")
-    elif isinstance(config, str) and not config.startswith(SCHEME):
-        found = _content(field, Path(config), seen)
+    for field, text in strings(config):
+        found = None if text.startswith(SCHEME) else _content(field, Path(text), seen)
         if found is not None:
             yield field, found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainrun_api.stages import SCHEME
+from trainrun_api.stages import SCHEME, Reference, references
 
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.stages.hashes import hash_of
@@ -30,15 +30,16 @@ class References:
 
     def find(self, config: Any) -> None:
         """Look all of them up. Raises ConfigError, naming the field."""
-        replaced(config, self._find)
+        for reference in references(config):
+            self._find(reference)
 
     def as_paths(self, config: Any) -> Any:
         """The configuration with folders."""
-        return replaced(config, lambda _, text: self.paths[text])
+        return replaced(config, lambda text: self.paths[text])
 
     def as_hashes(self, config: Any) -> Any:
         """The configuration with hashes of what is in the folders."""
-        return replaced(config, lambda _, text: f"{SCHEME}{self.hashes[text]}")
+        return replaced(config, lambda text: f"{SCHEME}{self.hashes[text]}")
 
     def keep_places(self, earlier: StageRecord | None) -> None:
         """Equal content that an earlier start of the same work knows by another folder is taken from there again."""
@@ -46,8 +47,8 @@ class References:
             if earlier is not None and earlier.references.get(text) == self.hashes.get(text) and Path(path).exists():
                 self.paths[text] = path
 
-    def _find(self, where: str, text: str) -> str:
-        name, _, part = text.removeprefix(SCHEME).partition("/")
+    def _find(self, reference: Reference) -> None:
+        where, text, name, part = reference
         record = Records(self.root, name).done()
         if record is None:
             raise ConfigError(f"config.{where}={text}: stage {name} has no result here; run that stage first")
@@ -67,16 +68,15 @@ class References:
         if MODEL_FIELD.match(where):
             _refuse_what_is_no_model(where, text, folder)
         self.hashes[text], self.paths[text] = hash_of(files or place), str(folder)
-        return text
 
 
-def replaced(config: Any, change: Callable[[str, str], str], where: str = "") -> Any:
-    """The configuration with every reference changed by `change(field, text)`."""
+def replaced(config: Any, change: Callable[[str], str]) -> Any:
+    """The configuration with every reference changed."""
     if isinstance(config, Mapping):
-        return {name: replaced(value, change, f"{where}.{name}" if where else name) for name, value in config.items()}
+        return {name: replaced(value, change) for name, value in config.items()}
     if isinstance(config, list):
-        return [replaced(value, change, f"{where}[{number}]") for number, value in enumerate(config)]
-    return change(where, config) if isinstance(config, str) and config.startswith(SCHEME) else config
+        return [replaced(value, change) for value in config]
+    return change(config) if isinstance(config, str) and config.startswith(SCHEME) else config
 
 
 def _output(record: StageRecord, what: str) -> tuple[str | None, dict[str, str]]:
