@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.stages import TRAIN
+from trainrun_api.store_files import read_object
 
 
 class Store(NamedTuple):
@@ -20,14 +20,8 @@ class Store(NamedTuple):
 
 def stage_records(root: Path) -> list[dict[str, Any]]:
     """What stages wrote about themselves, in the order in which they began. Damaged records are left out."""
-    found = []
-    for path in (root / CheckpointLayout.STAGES).glob(f"*/{CheckpointLayout.STAGE_RECORD}"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and record.get("folder"):
-            found.append(record)
+    paths = (root / CheckpointLayout.STAGES).glob(f"*/{CheckpointLayout.STAGE_RECORD}")
+    found = [record for path in paths if (record := read_object(path)).get("folder")]
     return sorted(found, key=lambda record: (str(record.get("started_at")), str(record.get("name"))))
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trainrun_api.store_files import newest_committed
 from trainrun_operator.errors import LocalModeError
-from trainrun_operator.local.corruption import newest_committed
 from trainrun_operator.local.disk import write_json
 from trainrun_operator.local.faults import FORMS, Fault, FaultMaker, Plan, plan_faults
 from trainrun_operator.local.layout import RunDir

@@ -56,6 +56,8 @@ def store_of(tmp_path: Path) -> Path:
         }
         (folder / "manifest.json").write_text(json.dumps(facts))
     (tmp_path / "step-15-c1").mkdir()  # never committed
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "1.json").write_text('{"k": 1, "parent": null}')
     data = tmp_path / "data" / "d1"
     data.mkdir(parents=True)
     sources = {"main": {"content_xxh3": "c1"}}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
-from trainrun_api.lineage import chain
-
-from trainrun_operator.local.disk import read_json
+from trainrun_api.store_files import newest_committed, read_claims
 
 SAVE_WAIT_SECONDS = 10.0
 """A save that is being written while all workers are held ends by itself; a dead one never does."""
@@ -32,29 +29,10 @@ def corrupt_newest(checkpoints: Path) -> str:
     return f"byte {offset} of {newest.name}/{victim.relative_to(newest)} flipped"
 
 
-def newest_committed(checkpoints: Path) -> Path | None:
-    """The checkpoint that a reader would try first: the newest claim's own, else its parent's chain."""
-    found: dict[int, list[int]] = {}
-    for path in checkpoints.glob(f"step-*/{CheckpointLayout.MANIFEST}"):
-        parsed = CheckpointLayout.parse_step_dir(path.parent.name)
-        if parsed is not None:
-            found.setdefault(parsed[1], []).append(parsed[0])
-    for claim, _, up_to in chain(_claims(checkpoints)):
-        steps = [s for s in found.get(claim, []) if up_to is None or s <= up_to]
-        if steps:
-            return checkpoints / CheckpointLayout.step_dir(max(steps), claim)
-    return None
-
-
-def _claims(checkpoints: Path) -> list[dict[str, Any]]:
-    found = (read_json(path) for path in (checkpoints / CheckpointLayout.CLAIMS).glob("*.json"))
-    return [claim for claim in found if claim is not None]
-
-
 def _wait_for_saves(checkpoints: Path) -> None:
     """Until no checkpoint of the newest claim is half written: it would become the newest a moment later."""
     deadline = time.monotonic() + SAVE_WAIT_SECONDS
-    newest = max((int(claim["k"]) for claim in _claims(checkpoints)), default=None)
+    newest = max((int(claim["k"]) for claim in read_claims(checkpoints)), default=None)
     while newest is not None and time.monotonic() < deadline:
         folders = checkpoints.glob(f"step-*-c{newest}")
         if all((folder / CheckpointLayout.MANIFEST).exists() for folder in folders):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.lineage import merge_metrics
+from trainrun_api.store_files import read_claims, read_metrics
 
-from trainrun_operator.local.disk import read_json, read_lines
+from trainrun_operator.local.disk import read_lines
 from trainrun_operator.local.layout import RunDir
 from trainrun_operator.stores import Store, stores_of
 
@@ -81,22 +81,14 @@ class MetricsFile:
         return news
 
 
-def _files(store: Store) -> tuple[list[Path], list[Path]]:
-    """Metrics and claims."""
-    metrics = sorted(store.path.glob(f"{CheckpointLayout.METRICS}/c*.jsonl"))
-    return metrics, sorted((store.path / CheckpointLayout.CLAIMS).glob("*.json"))
-
-
 def _size(store: Store) -> tuple[Any, ...]:
-    metrics, claims = _files(store)
+    claims = list((store.path / CheckpointLayout.CLAIMS).glob("*.json"))
+    metrics = sorted((store.path / CheckpointLayout.METRICS).glob("c*.jsonl"))
     return (store, len(claims), *((path.name, path.stat().st_size) for path in metrics))
 
 
 def _merged(store: Store) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Lines and diverged replays of one store, with the name of its stage if it has one."""
-    metrics, claims = _files(store)
-    lines = {int(path.stem[1:]): list(read_lines(path)) for path in metrics}
-    parsed = [claim for claim in map(read_json, claims) if claim is not None]
     stage: dict[str, Any] = {"stage": store.stage} if store.stage else {}
-    merged, diverged = merge_metrics(parsed, lines)
+    merged, diverged = merge_metrics(read_claims(store.path), read_metrics(store.path))
     return [{**stage, **line} for line in merged], [{**stage, **replay} for replay in diverged]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trainrun_api.contract import CheckpointLayout
+from trainrun_api.store_files import newest_committed
 
 from trainrun_operator.agent_client import ask
 from trainrun_operator.cluster import Object
-from trainrun_operator.local.corruption import newest_committed
 from trainrun_operator.local.disk import ObjectFiles, read_json
 from trainrun_operator.local.layout import LOCK, RunDir
 from trainrun_operator.local.pod_process import LOOPBACK, POD_FOLDER

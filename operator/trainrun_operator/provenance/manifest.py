@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from trainrun_api.contract import CheckpointLayout
 from trainrun_api.stage_config import STAGE_CONFIGS
 from trainrun_api.stages import own_config, spec_of, stages_of
+from trainrun_api.store_files import newest_committed, read_object
 from trainrun_api.structure import without_nulls
 from trainrun_api.v1alpha1 import StageSpec, TrainingRunSpec, TrainingRunStatus
 
 from trainrun_operator.cluster import Object
 from trainrun_operator.core.times import from_text, seconds_between
 from trainrun_operator.planner.hardware import MACHINES
-from trainrun_operator.report.records import read_json_object
 from trainrun_operator.stores import stage_records, stores_of
 
 SCHEMA = 1
@@ -45,7 +46,7 @@ def run_manifest(run: Object, store: Path, folder: str | None = None) -> dict[st
         "image": sorted({attempt.image for attempt in status.attempts if attempt.image}),
         "versions": checkpoints[-1][1].get("versions", {}) if checkpoints else {},
         "numerics": {stage: newest.get("numerics") for stage, newest in checkpoints},
-        "data": [_data(path) for path in sorted(store.glob("data/*/manifest.json"))],
+        "data": [_data(path) for path in sorted(store.glob(f"{CheckpointLayout.DATA}/*/{CheckpointLayout.MANIFEST}"))],
         "seeds": {stage: (newest.get("config") or {}).get("seed") for stage, newest in checkpoints},
         "parents": status.parent.model_dump(mode="json", by_alias=True) if status.parent else None,
         "results": _results(status, store, checkpoints),
@@ -63,13 +64,16 @@ def _resolved(spec: TrainingRunSpec, stage: StageSpec) -> Any:
 
 
 def _newest_checkpoint(store: Path) -> dict[str, Any]:
-    found = [manifest for path in store.glob("step-*/manifest.json") if (manifest := read_json_object(path))]
-    return max(found, key=lambda manifest: (manifest.get("step", 0), manifest.get("claim", 0)), default={})
+    try:
+        newest = newest_committed(store)
+    except ValueError:  # a claim is missing: its steps are nobody's, and the rest of the manifest is worth having
+        newest = None
+    return {} if newest is None else read_object(newest / CheckpointLayout.MANIFEST)
 
 
 def _data(path: Path) -> dict[str, Any]:
     """Hashes that tell prepared data and its tokenizer from any other."""
-    facts = read_json_object(path)
+    facts = read_object(path)
     files: Mapping[str, Mapping[str, Any]] = facts.get("files") or {}
     return {
         "data_hash": facts.get("data_hash"),
@@ -96,7 +100,7 @@ def _results(
         "checkpoints": [
             {"stage": stage, **{name: newest[name] for name in told if name in newest}} for stage, newest in checkpoints
         ],
-        "export": read_json_object(store / "export" / "manifest.json").get("files"),
+        "export": read_object(store / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST).get("files"),
         "stages": stages,
     }
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.lineage import merge_metrics
 from trainrun_api.page.words import parse_time
+from trainrun_api.store_files import read_claims, read_metrics, read_object, read_objects
 from trainrun_api.v1alpha1 import AttemptStatus, TrainingRunStatus
 
 from trainrun_operator.stores import Store, stores_of
@@ -114,11 +114,11 @@ class RunRecords:
 def read(run_dir: Path) -> RunRecords:
     """Read `<workdir>/<run>/`."""
     store = run_dir / "checkpoints"
-    manifest = read_json_object(run_dir / "status.json")
+    manifest = read_object(run_dir / "status.json")
     status = TrainingRunStatus.model_validate(manifest.get("status") or {})
-    events = tuple(_lines(run_dir / "events.jsonl"))
+    events = tuple(read_objects(run_dir / "events.jsonl"))
     stores = stores_of(store)
-    claims = {one: _claims(one.path) for one in stores}
+    claims = {one: read_claims(one.path) for one in stores}
     learnt = [(one.stage, *_steps(run_dir, one, claims[one])) for one in stores]
     starts = [start for one in stores for start in _starts(one, claims[one])]
     return RunRecords(
@@ -139,11 +139,11 @@ def read(run_dir: Path) -> RunRecords:
             (
                 found
                 for path in sorted((store / CheckpointLayout.DATA).glob("*/manifest.json"))
-                if (found := read_json_object(path))
+                if (found := read_object(path))
             ),
             {},
         ),
-        export=read_json_object(stores[-1].path / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
+        export=read_object(stores[-1].path / CheckpointLayout.EXPORT / CheckpointLayout.MANIFEST),
     )
 
 
@@ -157,20 +157,15 @@ def from_unix(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _claims(store: Path) -> list[Record]:
-    return [claim for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (claim := read_json_object(path))]
-
-
 def _steps(run_dir: Path, store: Store, claims: Sequence[Record]) -> tuple[tuple[Record, ...], Replays]:
     """Merged along the claim chain; a run without a store that we can read still has its metrics.jsonl."""
-    metrics = (store.path / CheckpointLayout.METRICS).glob("c*.jsonl")
-    lines = {int(path.stem[1:]): list(_lines(path)) for path in metrics}
+    lines = read_metrics(store.path)
     try:
         merged, diverged = merge_metrics(claims, lines)
     except (ValueError, KeyError):
         merged, diverged = [], []
     if not merged:
-        told = (line for line in _lines(run_dir / "metrics.jsonl") if line.get("stage", "") == store.stage)
+        told = (line for line in read_objects(run_dir / "metrics.jsonl") if line.get("stage", "") == store.stage)
         return tuple(told), Replays(0, ())
     ran = [line["step"] for group in lines.values() for line in group if line.get("loss_hex") is not None]
     return tuple(merged), Replays(len(ran) - len(set(ran)), tuple(sorted({int(one["step"]) for one in diverged})))
@@ -179,7 +174,7 @@ def _steps(run_dir: Path, store: Store, claims: Sequence[Record]) -> tuple[tuple
 def _starts(store: Store, claims: Sequence[Record]) -> list[Start]:
     starts = []
     for claim in sorted(claims, key=lambda claim: int(claim["k"])):
-        instants = read_json_object(store.path / CheckpointLayout.timeline(int(claim["k"])))
+        instants = read_object(store.path / CheckpointLayout.timeline(int(claim["k"])))
         parent = claim.get("parent") or {}
         starts.append(
             Start(
@@ -197,7 +192,7 @@ def _starts(store: Store, claims: Sequence[Record]) -> list[Start]:
 def _checkpoints(store: Path) -> tuple[Checkpoint, ...]:
     found = []
     for path in store.glob(f"step-*/{CheckpointLayout.MANIFEST}"):
-        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), read_json_object(path)
+        place, manifest = CheckpointLayout.parse_step_dir(path.parent.name), read_object(path)
         if place is None or not manifest:
             continue
         files = manifest.get("files") or {}
@@ -208,26 +203,3 @@ def _checkpoints(store: Path) -> tuple[Checkpoint, ...]:
 
 def _last_time(events: tuple[Record, ...]) -> datetime | None:
     return parse_time(events[-1].get("time")) if events else None
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A file's object; empty when it is missing, half written or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError:
-        return
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:  # the last line of a run that is being written
-            continue
-        if isinstance(value, dict):
-            yield value

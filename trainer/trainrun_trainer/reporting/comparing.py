@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trainrun_api.contract import CheckpointLayout
 from trainrun_api.page.words import UNKNOWN, plural
 
 from trainrun_trainer.evaluating.report import measures
 from trainrun_trainer.evaluating.run import BASELINE, MODEL
-from trainrun_trainer.reporting.records import STAGES, Stage
+from trainrun_trainer.reporting.records import Stage
 
 Verdict = Literal["better", "worse", "same"]
 MOVED: tuple[Verdict, ...] = ("better", "worse")
@@ -107,8 +108,8 @@ def _add(of: Comparison, stage: Stage, columns: Mapping[str, Any], root: Path) -
 def _made_by(column: Mapping[str, Any], root: Path) -> str:
     """The stage whose folder it is, or the last name of the path that is worth reading."""
     path = Path(str(column.get("path") or ""))
-    if path.is_relative_to(root / STAGES):
-        return path.relative_to(root / STAGES).parts[0]
+    if path.is_relative_to(root / CheckpointLayout.STAGES):
+        return path.relative_to(root / CheckpointLayout.STAGES).parts[0]
     names = [part for part in path.parts if part not in ("/", "export", "model", "checkpoints")]
     return names[-1] if names else ""
 

@@ -14,12 +14,13 @@ from typing import Any
 from trainrun_api import lineage
 from trainrun_api.contract import CheckpointLayout
 from trainrun_api.page.words import parse_time
+from trainrun_api.store_files import read_claims, read_metrics, read_object
 
 from trainrun_trainer.base import LINEAGE
+from trainrun_trainer.evaluating.curve import CURVE
+from trainrun_trainer.evaluating.run import RESULT
 
 Record = Mapping[str, Any]
-STAGES, RECORD = "stages", "stage.json"
-EVALUATION, CURVE = "evaluation.json", "curve.json"
 LONGEST_HEADER = 100_000_000
 """Of a safetensors file, as its own readers have it: more is no header."""
 
@@ -129,27 +130,23 @@ def finite(points: Iterable[tuple[Any, Any]]) -> list[tuple[float, float]]:
 
 
 def _read(root: Path, name: str) -> Stage:
-    record = _json(root / STAGES / name / RECORD)
+    record = read_object(root / CheckpointLayout.STAGES / name / CheckpointLayout.STAGE_RECORD)
     folder = root / str(record["folder"]) if record.get("folder") else None
     result = root / str(record["result"]) if record.get("result") else None
     steps, num_diverged = _steps(folder) if folder is not None and record.get("kind") == "train" else ((), 0)
-    made = _json(result / LINEAGE) if result is not None else {}
+    made = read_object(result / LINEAGE) if result is not None else {}
     trained, whole = _parameters(result, made) if result is not None else (None, None)
     return Stage(
         name=name, record=record, result=result, steps=steps, num_diverged=num_diverged,
-        evaluation=_json(folder / EVALUATION) if folder is not None else {},
-        curve=_json(folder / CURVE) if folder is not None else {},
+        evaluation=read_object(folder / RESULT) if folder is not None else {},
+        curve=read_object(folder / CURVE) if folder is not None else {},
         lineage=made, trained_parameters=trained, all_parameters=whole,
     )  # fmt: skip
 
 
 def _steps(store: Path) -> tuple[tuple[Record, ...], int]:
-    claims = [found for path in (store / CheckpointLayout.CLAIMS).glob("*.json") if (found := _json(path))]
-    lines = {}
-    for path in (store / CheckpointLayout.METRICS).glob("c*.jsonl"):
-        lines[int(path.stem[1:])] = lineage.read_lines(path.read_text(encoding="utf-8"))
     try:
-        merged, diverged = lineage.merge_metrics(claims, lines)
+        merged, diverged = lineage.merge_metrics(read_claims(store), read_metrics(store))
     except (ValueError, KeyError):
         return (), 0
     return tuple(merged), len({one["step"] for one in diverged})
@@ -182,11 +179,3 @@ def _elements(folder: Path) -> int | None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
