@@ -18,6 +18,7 @@ from tests.trainer.ranks import Ended, Launch, launch, start
 from tests.trainer.runs import only_code, tiny_config
 
 Stages = dict[str, tuple[str, dict[str, Any]]]
+SUBJECTS = ["data", "base", "tuned", "before", "merged", "plain", "after", "curve"]
 ROWS = {"global_batch_rows": 4, "total_steps": 4, "schedule": {"warmup_steps": 1}, "eval": None}
 
 
@@ -39,7 +40,7 @@ def chain_of(text: Path) -> Stages:
         "plain": ("consolidate", {"checkpoint": "stage:tuned/checkpoints"}),
         "after": ("evaluate", {"perplexity": sets, "model": "stage:merged", "baseline": "stage:plain"}),
         "curve": ("evaluate", {"perplexity": sets, "checkpoints": "stage:tuned/checkpoints"}),
-        "page": ("report", {"title": "From text to a merge"}),
+        "page": ("report", {"title": "From text to a merge", "stages": SUBJECTS}),
     }
 
 

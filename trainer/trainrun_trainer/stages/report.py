@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-
-from trainrun_api.contract import CheckpointLayout
 
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.reporting.page import write_report
@@ -13,12 +12,8 @@ from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
 
 
-def subjects(root: LocalDirectory, own_name: str, names: list[str] | None) -> dict[str, StageRecord]:
-    """The named stages, or all others that are done, in the order in which they ended. Raises ConfigError."""
-    if names is None:
-        found = [Records(root, name).done() for name in root.list(CheckpointLayout.STAGES) if name != own_name]
-        done = sorted((r for r in found if r is not None and r.kind != "report"), key=lambda r: r.ended_at or "")
-        return {record.name: record for record in done}
+def subjects(root: LocalDirectory, names: Sequence[str]) -> dict[str, StageRecord]:
+    """The records of the named stages. Raises ConfigError if one is not done."""
     records = {name: Records(root, name).done() for name in names}
     missing = [name for name, record in records.items() if record is None]
     if missing:

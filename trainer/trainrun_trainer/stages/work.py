@@ -64,7 +64,7 @@ def work_of(env: ToolEnvironment, root: LocalDirectory, seen: Seen) -> Work:
         run = partial(tools.run_merge, resolved)
     else:
         assert isinstance(resolved, ReportStage)
-        found = report.subjects(root, env.stage.name, resolved.stages)
+        found = report.subjects(root, resolved.stages or ())  # whoever wrote none was given all earlier ones
         made_from["stages"] = [[name, of.config_hash, of.outputs] for name, of in found.items()]
         run = partial(report.run, root, list(found), resolved.title or env.run)
     return Work(hash_of(made_from)[:NAMED_CHARACTERS], resolved.model_dump(mode="json"), references, run)
