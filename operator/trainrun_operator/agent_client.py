@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from trainrun_operator.cluster import ProgressAnswer
+from trainrun_operator.core.observed import REFUSED
 
 LIMIT_BYTES = 4_000_000
 """A record of 8,192 workers fits in it; an answer that is longer is none of ours."""
@@ -26,7 +27,7 @@ def ask(host: str, port: int, *, timeout_seconds: float) -> ProgressAnswer:
     except TimeoutError:
         return ProgressAnswer(None, "timeout")
     except ConnectionError:
-        return ProgressAnswer(None, "refused")
+        return ProgressAnswer(None, REFUSED)
     except OSError:
         return ProgressAnswer(None, "no-route")
     except (ValueError, http.client.HTTPException):

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainrun_operator.cli.plain import describe
+from trainrun_operator.cli.plain import describe, present_stage
 from trainrun_operator.local.observer import Snapshot
 
 BAR_WIDTH = 40
@@ -61,12 +61,13 @@ def state_panel(snapshot: Snapshot, phase_seconds: float) -> Group:
     if step is None:
         step = (status.get("progress") or {}).get("step") or 0
     total = progress.get("total_steps") or (status.get("progress") or {}).get("totalSteps")
+    stage = present_stage(status)
     head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(snapshot.run["metadata"]["name"], style="bold"),
         Text(str(status.get("phase") or "Pending"), style="green" if status.get("phase") == "Running" else "yellow"),
         f"{phase_seconds:.0f} s",
-        f"attempt {status.get('attempt', '-')}{_of_stage(status)}",
+        f"attempt {status.get('attempt', '-')}" + (f", stage {stage}" if stage else ""),
         ProgressBar(total=total or 1, completed=step, width=BAR_WIDTH),
         f"step {step}/{total or '?'}",
     )
@@ -75,12 +76,6 @@ def state_panel(snapshot: Snapshot, phase_seconds: float) -> Group:
     rule = snapshot.last_decision.get("rule")
     decision = f"last decision: {rule}: {ready.get('message', '')}" if rule else str(ready.get("message", ""))
     return Group(head, Text(facts), Text(decision, style="dim", overflow="ellipsis", no_wrap=True))
-
-
-def _of_stage(status: Mapping[str, Any]) -> str:
-    """Which stage a run of several is in."""
-    attempts = status.get("attempts") or [{}]
-    return f", stage {status['stage']}" if attempts[-1].get("stage") else ""
 
 
 def _facts(progress: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:

@@ -70,3 +70,9 @@ def progress_line(progress: Mapping[str, Any]) -> str:
     if progress.get("save_error"):
         parts.append(f"LAST SAVE FAILED: {progress['save_error']}")
     return "  ".join(parts)
+
+
+def present_stage(status: Mapping[str, Any]) -> str:
+    """Which stage a run of several is in; empty for any other."""
+    attempts = status.get("attempts") or [{}]
+    return str(status.get("stage", "")) if attempts[-1].get("stage") else ""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainrun_operator.cli.finding import find_run
-from trainrun_operator.cli.plain import progress_line
+from trainrun_operator.cli.plain import present_stage, progress_line
 from trainrun_operator.local.disk import read_json
 from trainrun_operator.local.layout import RunDir
 from trainrun_operator.local.state import ask_progress, durable_step, is_supervised, live_pods
@@ -39,9 +39,10 @@ def show_status(workdir: Path, name: str | None) -> int:
 
 def _facts(run_dir: RunDir, status: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
-    if (status.get("attempts") or [{}])[-1].get("stage"):
-        complete = ", ".join(stage["name"] for stage in status.get("stages") or []) or "none yet"
-        facts.append(("stage", f"{status['stage']}; complete: {complete}"))
+    stage = present_stage(status)
+    if stage:
+        complete = ", ".join(done["name"] for done in status.get("stages") or []) or "none yet"
+        facts.append(("stage", f"{stage}; complete: {complete}"))
     progress = ask_progress(run_dir)
     if progress.get("step") is not None:
         facts.append(("progress", progress_line(progress)))

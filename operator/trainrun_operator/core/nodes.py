@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from trainrun_api.v1alpha1 import TrainingRunStatus
 
 from trainrun_operator.core import spares
-from trainrun_operator.core.observed import NodeFacts, NodesFacts, PodFacts
+from trainrun_operator.core.observed import REFUSED, NodeFacts, NodesFacts, PodFacts
 from trainrun_operator.core.situation import Situation
 from trainrun_operator.core.times import from_text
 
@@ -30,9 +30,6 @@ the node does not count. A scheduler places pods by what it knew before an API o
 
 SPARED = "where a worker is on it, a spare takes its place"
 """Why a node of a run with spares is only suspected: one sentence, since what is known of it changes by the second."""
-
-REFUSED = "refused"
-"""What a node answers for a port that nobody listens on. One that is lost answers nothing."""
 
 FLAP_SECONDS = 600.0
 """A blamed node is used again when it has been Ready and out of the run for this long."""

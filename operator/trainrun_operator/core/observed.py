@@ -14,6 +14,9 @@ from datetime import datetime
 from trainrun_api.contract import Progress, TerminationMessage
 from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
 
+REFUSED = "refused"
+"""Why an agent is blind whose node is there: it says that nobody listens. One that is lost answers nothing."""
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -145,6 +148,7 @@ class AgentFacts:
     silent_since: datetime | None = None
     """First call that it did not answer after that; None: it answers, or was not asked."""
     blind_because: str = ""
+    """REFUSED, timeout, no-route, bad-answer, or what a peer says."""
     ranks: frozenset[int] = frozenset()
     """Ranks of its worker processes, by its last answer; none: a spare, or a program that does not report."""
 

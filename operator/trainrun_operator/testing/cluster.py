@@ -14,6 +14,7 @@ from trainrun_api.contract import Label
 
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent, checkpoint_path
+from trainrun_operator.core.observed import REFUSED
 from trainrun_operator.errors import Conflict
 from trainrun_operator.job_controller import JOB_NAME_LABEL
 from trainrun_operator.objects import ObjectStore
@@ -41,7 +42,7 @@ class FakeCluster:
         self.before: Hook = lambda call: None
         self.after: Hook = lambda call: None
         self.deliveries: Callable[[WatchEvent], int] = lambda event: 1
-        self.answer: Callable[[Object], ProgressAnswer] = lambda pod: ProgressAnswer(None, "refused")
+        self.answer: Callable[[Object], ProgressAnswer] = lambda pod: ProgressAnswer(None, REFUSED)
         self.while_deleting: Callable[[], None] = lambda: None
         """What others do while a pod is removed by force."""
         self.warnings: dict[str, str] = {}

@@ -11,6 +11,7 @@ from trainrun_api.contract import CAUSE_OF_EXIT, SCHEMA, Env, Label, Progress, T
 from trainrun_api.stages import TRAIN
 
 from trainrun_operator.cluster import Key, Object, ProgressAnswer
+from trainrun_operator.core.observed import REFUSED
 from trainrun_operator.errors import Conflict, NotFound
 from trainrun_operator.job_controller import JOB_NAME_LABEL, REPLICA_INDEX_LABEL
 from trainrun_operator.objects import ObjectStore, timestamp
@@ -99,7 +100,7 @@ class Trainers:
         if node in self.dead or node in self.mute:
             return ProgressAnswer(None, "timeout")
         if current is None or phase_of(current) != "Running":
-            return ProgressAnswer(None, "refused")
+            return ProgressAnswer(None, REFUSED)
         return ProgressAnswer(json.loads(self._record(pod, self._group_of(pod)).to_json()))
 
     def _record(self, pod: Object, group: Group | None) -> Progress:
