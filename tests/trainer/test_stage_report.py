@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -13,46 +12,16 @@ from trainrun_trainer.reporting import write_report
 from trainrun_trainer.reporting.comparing import Measure, comparisons
 from trainrun_trainer.reporting.records import read_stages
 
+from tests.report.pages import Page
 from tests.trainer import stage_folders as folders
 
-VOID = frozenset({"meta", "br", "line", "rect", "circle", "path", "polyline", "polygon"})
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)>&\u2028\ud800"
-
-
-class Page(HTMLParser):
-    """A page's text and elements; they must nest."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source, self.elements, self.words, self.open = source, [], [], []  # type: ignore[var-annotated]
-        self.feed(source)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def report(root: Path, names: list[str], title: str = "Law for everyone") -> Page:
     write_report(root, names, title, root / "out")
     assert [path.name for path in (root / "out").iterdir()] == ["report.html"]
-    return Page((root / "out" / "report.html").read_text(encoding="utf-8"))
+    return Page(root / "out" / "report.html")
 
 
 @pytest.fixture
