@@ -1,8 +1,9 @@
-"""The pretrained model under adapters: which files it is, and one hash that says whether it is still the same."""
+"""A model folder as files: which hold tensors, what their headers say, and one hash: is it still the same?"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -13,6 +14,19 @@ from trainrun_trainer.storage import hash_file
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 LINEAGE = "lineage.json"
+MOST_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a safetensors file; `start` and `end` count from the end of its header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -30,3 +44,20 @@ def base_hash(folder: Path, where: str) -> str:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{where}: its files cannot be read ({error})") from error
     return xxhash.xxh3_64_hexdigest(json.dumps(facts, sort_keys=True).encode())
+
+
+def read_header(path: Path) -> tuple[bytes, list[TensorEntry]]:
+    """A safetensors file's length and header as they are, and its tensors in the order of their bytes."""
+    with open(path, "rb") as stream:
+        length = stream.read(8)
+        size = int.from_bytes(length, "little")
+        text = stream.read(size) if size < MOST_HEADER_BYTES else b""
+    try:
+        entries = [
+            TensorEntry(name, facts["dtype"], tuple(facts["shape"]), *facts["data_offsets"])
+            for name, facts in json.loads(text).items()
+            if name != "__metadata__"
+        ]
+    except ValueError as error:
+        raise ConfigError(f"{path} is no safetensors file ({error}); fetch the base model again") from error
+    return length + text, sorted(entries, key=lambda entry: entry.start)

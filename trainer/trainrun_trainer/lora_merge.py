@@ -14,7 +14,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,15 +21,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from trainrun_api.contract import SCHEMA, CheckpointLayout
 
-from trainrun_trainer.base import LINEAGE, base_hash, tensor_files
+from trainrun_trainer.base import LINEAGE, TensorEntry, base_hash, read_header, tensor_files
 from trainrun_trainer.errors import ConfigError, TrainerError
 from trainrun_trainer.export import lineage_of
 from trainrun_trainer.units import NOBODY, Units
 
 BLOCK_BYTES = 4 << 20
 """Read at once. About ten of these are in memory: bytes, numbers of 32 bits, and what the allocator keeps."""
-MOST_HEADER_BYTES = 100_000_000
-"""The format's own limit."""
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 UNDERSTOOD = re.compile(r"^base_model\.model\.(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?$")
 BEYOND = (
@@ -38,17 +35,6 @@ BEYOND = (
     "target_parameters", "trainable_token_indices", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
 )  # fmt: skip
 """Settings of peft that change what an adapter means, and that nothing here makes."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a safetensors file; `start` and `end` count from the end of its header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
 
 
 class Adapter:
@@ -136,7 +122,7 @@ def merge(base: Path, adapter_folder: Path, out: Path, units: Units = NOBODY) ->
             f"({hashed}); give the base that it was trained on"
         )
     files = tensor_files(base)
-    _refuse_what_does_not_fit(adapter, base, {entry.name: entry for file in files for entry in _header(file)[1]})
+    _refuse_what_does_not_fit(adapter, base, {entry.name: entry for file in files for entry in read_header(file)[1]})
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -154,7 +140,7 @@ def merge(base: Path, adapter_folder: Path, out: Path, units: Units = NOBODY) ->
     return len(adapter.names)
 
 
-def _refuse_what_does_not_fit(adapter: Adapter, base: Path, entries: dict[str, Entry]) -> None:
+def _refuse_what_does_not_fit(adapter: Adapter, base: Path, entries: dict[str, TensorEntry]) -> None:
     for name in sorted(adapter.names):
         entry = entries.get(name)
         if entry is None:
@@ -169,7 +155,7 @@ def _refuse_what_does_not_fit(adapter: Adapter, base: Path, entries: dict[str, E
 
 
 def _merge_file(adapter: Adapter, source: Path, target: Path) -> None:
-    header, entries = _header(source)
+    header, entries = read_header(source)
     with open(source, "rb") as reader, open(target, "wb") as writer:
         writer.write(header)
         for entry in entries:
@@ -184,24 +170,7 @@ def _merge_file(adapter: Adapter, source: Path, target: Path) -> None:
         os.fsync(writer.fileno())
 
 
-def _header(path: Path) -> tuple[bytes, list[Entry]]:
-    """A safetensors file's length and header as they are, and its tensors in the order of their bytes."""
-    with open(path, "rb") as stream:
-        length = stream.read(8)
-        size = int.from_bytes(length, "little")
-        text = stream.read(size) if size < MOST_HEADER_BYTES else b""
-    try:
-        entries = [
-            Entry(name, facts["dtype"], tuple(facts["shape"]), *facts["data_offsets"])
-            for name, facts in json.loads(text).items()
-            if name != "__metadata__"
-        ]
-    except ValueError as error:
-        raise ConfigError(f"{path} is no safetensors file ({error}); fetch the base model again") from error
-    return length + text, sorted(entries, key=lambda entry: entry.start)
-
-
-def _blocks(reader: BinaryIO, entry: Entry) -> Iterator[torch.Tensor]:
+def _blocks(reader: BinaryIO, entry: TensorEntry) -> Iterator[torch.Tensor]:
     row_bytes = (entry.end - entry.start) // entry.shape[0]
     for size in _sizes(entry.end - entry.start, max(1, BLOCK_BYTES // row_bytes) * row_bytes):
         held = bytearray(size)

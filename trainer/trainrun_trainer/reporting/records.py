@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from trainrun_api.contract import CheckpointLayout
 from trainrun_api.page.words import parse_time
 from trainrun_api.store_files import read_claims, read_metrics, read_object
 
-from trainrun_trainer.base import LINEAGE
+from trainrun_trainer.base import LINEAGE, read_header
+from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.curve import CURVE
 from trainrun_trainer.evaluating.run import RESULT
 
 Record = Mapping[str, Any]
-LONGEST_HEADER = 100_000_000
-"""Of a safetensors file, as its own readers have it: more is no header."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +165,10 @@ def _elements(folder: Path) -> int | None:
     total = None
     for path in folder.glob("*.safetensors"):
         try:
-            with path.open("rb") as stream:
-                length = min(int.from_bytes(stream.read(8), "little"), LONGEST_HEADER)
-                header = json.loads(stream.read(length))
-        except (OSError, ValueError):
+            entries = read_header(path)[1]
+        except (OSError, ConfigError):
             return None
-        shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
-        total = (total or 0) + sum(math.prod(shape) for shape in shapes)
+        total = (total or 0) + sum(math.prod(entry.shape) for entry in entries)
     return total
 
 
