@@ -29,6 +29,7 @@ from trainrun_operator.kube.client import KubeClient, connect
 from trainrun_operator.kube.kube_cluster import KubeCluster, Place
 from trainrun_operator.kube.lease import CALL_TIMEOUT_SECONDS, Election, lease_name
 from trainrun_operator.kube.refresher import Refresher
+from trainrun_operator.kube.watcher import KINDS, Watcher
 from trainrun_operator.metrics import Metrics, StateCollector
 from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
@@ -83,6 +84,7 @@ def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pu
     place = Place(options.own_namespace, options.namespace, socket.gethostname())
     cluster = KubeCluster(KubeClient(connect(), metrics.observe_call), clock, place)
     refresher = Refresher(cluster, settings.resync_seconds)
+    eyes: list[Refresher | Watcher] = [refresher, *(Watcher(cluster, kind) for kind in KINDS)]
 
     def journal(line: logs.Line) -> None:
         metrics.observe_line(line)
@@ -92,18 +94,21 @@ def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pu
         cluster, clock, settings, journal, observe_pass=metrics.observe_pass, observe_action=metrics.observe_action
     )
     metrics.observe_lead()
-    refresher.prime()
+    for eye in eyes:
+        eye.prime()
     operator.start()
     pulse.follow(operator.trouble)
     # only now: while the lists cannot be had, the dead-man gauge is absent, and somebody is told
     metrics.watch_state(
         StateCollector(cluster.list_runs, operator.queue.depth, cluster.cache.ages_seconds, pulse.alive_at)
     )
-    refresher.start()
+    for eye in eyes:
+        eye.start()
     try:
         asyncio.run(_watch(cluster, refresher, options.namespace))
     finally:
-        refresher.stop()
+        for eye in eyes:
+            eye.stop()
         operator.stop()
 
 

@@ -7,6 +7,7 @@ OperatorError
 |   +-- Conflict            our resourceVersion is old: run the pass again
 |   +-- Refused             the cluster says no (forbidden, invalid, quota): a person must act
 |   +-- Unavailable         time-out, 429, 5xx, no connection: may pass
+|       +-- Expired         410, the cluster remembers less than was asked for: begin with a new list
 +-- LocalModeError          local mode cannot go on; a person must act
 """
 
@@ -39,6 +40,10 @@ class Refused(ClusterError):
 
 class Unavailable(ClusterError):
     """The cluster did not answer; the call may be repeated."""
+
+
+class Expired(Unavailable):
+    """The cluster no longer knows the version that was named; a new list does."""
 
 
 class LocalModeError(OperatorError):

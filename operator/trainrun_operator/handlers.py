@@ -1,7 +1,7 @@
-"""kopf's watches. Every handler hands the object to the cache, whose listeners enqueue a key; no rule lives here.
+"""kopf watches the runs. Its handler hands each to the cache, whose listeners enqueue a key; no rule lives here.
 
-Only low-level event handlers are used: kopf then writes nothing, neither finalizers nor annotations. An uninstalled
-operator blocks no deletion.
+Only a low-level event handler is used: kopf then writes nothing, neither finalizers nor annotations. An uninstalled
+operator blocks no deletion. Pods, nodes and jobs are watched by `kube/watcher.py` (ADR 10).
 """
 
 from __future__ import annotations
@@ -15,16 +15,10 @@ from typing import Any
 import kopf
 from trainrun_api.contract import GROUP
 
-from trainrun_operator.cluster import Key, Kind
+from trainrun_operator.cluster import Key
 from trainrun_operator.kube.cache import Cache
-from trainrun_operator.kube.kube_cluster import WATCHED
 
-RESOURCES: Mapping[Kind, tuple[str, str, str]] = {
-    "TrainingRun": (GROUP, "v1alpha1", "trainingruns"),
-    "PyTorchJob": ("kubeflow.org", "v1", "pytorchjobs"),
-    "Pod": ("", "v1", "pods"),
-    "Node": ("", "v1", "nodes"),
-}
+RESOURCE = (GROUP, "v1alpha1", "trainingruns")
 
 INACTIVITY_SECONDS = 70.0
 """The API server sends a bookmark every minute; a stream that says nothing for longer is dead."""
@@ -38,7 +32,7 @@ HUNG_SECONDS = 5.0
 """kopf ends in moments when it has given up, or never."""
 ERROR_BACKOFFS = (1.0, 1.0, 2.0, 3.0, 5.0)
 LINGER_SECONDS = 0.1
-"""kopf's worker of an object holds the last whole event while it waits for another one: thousands of them at a list."""
+"""kopf's worker of a run holds the last whole event while it waits for another one: thousands of them at a list."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +49,7 @@ class Backoffs:
 
 
 class NoDifferences(kopf.DiffBaseStorage):
-    """kopf copies every object twice to tell handlers what has changed; ours do not ask."""
+    """kopf copies every run twice to tell handlers what has changed; ours do not ask."""
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[Any] | None = None) -> kopf.BodyEssence:
         """Nothing of the object is of interest."""
@@ -121,11 +115,10 @@ async def _life(run_kopf: Callable[[], Coroutine[Any, Any, None]]) -> BaseExcept
 def registry(
     cache: Cache, on_relisted: Callable[[], None], login: Callable[..., Any] = kopf.login_via_client
 ) -> kopf.OperatorRegistry:
-    """The four watches. `on_relisted` is called when a watch that had been cut begins anew with a list."""
+    """The watch. `on_relisted` is called when it had been cut and begins anew with a list."""
     handlers = kopf.OperatorRegistry()
     kopf.on.login(registry=handlers)(login)
-    for kind, resource in RESOURCES.items():
-        kopf.on.event(*resource, registry=handlers, id=f"watch-{resource[2]}")(_feed(kind, cache, on_relisted))
+    kopf.on.event(*RESOURCE, registry=handlers, id="watch-trainingruns")(_feed(cache, on_relisted))
     return handlers
 
 
@@ -144,22 +137,19 @@ def settings(*, is_namespaced: bool) -> kopf.OperatorSettings:
     chosen.networking.request_timeout = REQUEST_SECONDS
     chosen.networking.error_backoffs = Backoffs()
     chosen.process.ultimate_exiting_timeout = EXIT_SECONDS
-    for kind, label in WATCHED.items():
-        if label:
-            chosen.watching.label_selectors[RESOURCES[kind]] = label
     return chosen
 
 
-def _feed(kind: Kind, cache: Cache, on_relisted: Callable[[], None]) -> Callable[..., Awaitable[None]]:
+def _feed(cache: Cache, on_relisted: Callable[[], None]) -> Callable[..., Awaitable[None]]:
     async def feed(event: Mapping[str, Any], **_: Any) -> None:
         obj = event["object"]
         if event["type"] == "DELETED":
-            cache.drop(kind, obj)
+            cache.drop("TrainingRun", obj)
             return
         metadata = obj["metadata"]
         is_list = event["type"] is None
-        was_known = is_list and cache.has(kind, Key(metadata.get("namespace", ""), metadata["name"]))
-        cache.put(kind, obj)
+        was_known = is_list and cache.has("TrainingRun", Key(metadata["namespace"], metadata["name"]))
+        cache.put("TrainingRun", obj)
         if was_known:
             on_relisted()
 

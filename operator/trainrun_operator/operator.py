@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 from trainrun_api.contract import Label
 
@@ -109,7 +110,7 @@ class Operator:
         return True
 
     def resync_if_due(self) -> None:
-        """Enqueue every run from time to time: watch events may be lost."""
+        """Enqueue the runs of which nobody has told us: each other one waits for its next pass."""
         if self._clock.monotonic() < self._resync_at:
             return
         try:
@@ -118,7 +119,8 @@ class Operator:
             return  # the next call tries again
         self._resync_at = self._clock.monotonic() + self._settings.resync_seconds
         for run in runs:
-            self.queue.add(_key_of(run))
+            if not self.queue.has(_key_of(run)):
+                self.queue.add(_key_of(run))
 
     def next_due_at(self) -> float:
         """Monotonic time of the next thing to do."""
@@ -154,12 +156,16 @@ class Operator:
             self.senses.note_api(self._clock.now(), is_reachable=True)
             self.queue.forget_failures(key)
             self.poller.watch(key, decision.watch if decision is not None else None)
-            if decision is not None and decision.next_wake is not None:
-                delay = (decision.next_wake - self._clock.now()).total_seconds()
-                self.queue.add(key, delay_seconds=delay)
+            if decision is not None:
+                self.queue.add(key, delay_seconds=self._seconds_until(decision.next_wake))
         finally:
             self.queue.done(key)
             self._observe_pass(outcome, self._clock.monotonic() - started)
+
+    def _seconds_until(self, next_wake: datetime | None) -> float:
+        """Of the next pass; watch events may be lost, so that each run gets one from time to time."""
+        longest = self._settings.resync_seconds
+        return longest if next_wake is None else min(longest, (next_wake - self._clock.now()).total_seconds())
 
     def _on_node(self, event: WatchEvent) -> None:
         """A heartbeat is no news; a change of what the rules look at is, for the runs that use the node."""

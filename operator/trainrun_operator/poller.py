@@ -64,6 +64,8 @@ class Poller:
         self._wakes_at = 0.0
         """Until when `wait` sleeps."""
         self._targets: dict[Key, _Target] = {}
+        self._turns, self._turns_at = max(1.0, settings.progress_passes_per_second), clock.monotonic()
+        """Passes of healthy runs that may begin now; a second's worth at most."""
         self._changed = threading.Condition()
 
     def watch(self, key: Key, watch: Watch | None) -> None:
@@ -160,11 +162,21 @@ class Poller:
         return sorted(pods, key=turn)
 
     def _is_pass_due(self, key: Key) -> bool:
+        """Whether a healthy run gets a pass, and with it a write of its progress.
+
+        At a start all runs get one at once; their next ones are spread by what all of them together may cost.
+        """
+        rate = self._settings.progress_passes_per_second
         with self._changed:
-            target = self._targets.get(key)
-            waited = self._clock.monotonic() - target.passed_at if target is not None else 0.0
-            fair_share = len(self._targets) / self._settings.progress_passes_per_second
-        return waited >= max(self._settings.progress_pass_seconds, fair_share)
+            now, target = self._clock.monotonic(), self._targets.get(key)
+            self._turns = min(max(1.0, rate), self._turns + (now - self._turns_at) * rate)
+            self._turns_at = now
+            fair_share = len(self._targets) / rate
+            longest = max(self._settings.progress_pass_seconds, fair_share)
+            if target is None or now - target.passed_at < longest or self._turns < 1.0:
+                return False
+            self._turns -= 1.0
+            return True
 
     def _next_due(self, now: float, watch: Watch) -> float:
         if watch.is_suspect:

@@ -41,6 +41,11 @@ class WorkQueue(Generic[K]):
             heapq.heappush(self._heap, (due, self._count, key))
             self._changed.notify()
 
+    def has(self, key: K) -> bool:
+        """Whether the key waits or is being processed."""
+        with self._changed:
+            return key in self._due or key in self._busy
+
     def retry(self, key: K) -> float:
         """Have the key processed again after its back-off, which is returned in seconds."""
         with self._changed:

@@ -14,7 +14,7 @@ class Settings:
     workers: int = 16
     """Passes at once: they wait for the API server, which is slow just when a rack of nodes has failed."""
     resync_seconds: float = 300.0
-    """Every run gets a pass this often although nothing happened: a lost watch event costs no more."""
+    """Every run gets a pass so long after its last one although nothing happened: a lost watch event costs no more."""
     retry_first_seconds: float = 0.1
     retry_longest_seconds: float = 30.0
     """Back-off of a pass that met a conflict or an unavailable API server; doubling."""

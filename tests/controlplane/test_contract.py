@@ -1,4 +1,4 @@
-"""KubeCluster on a real API server, fed by kopf's watches, keeps the contract that FakeCluster keeps."""
+"""KubeCluster on a real API server, fed by the operator's watches, keeps the contract that FakeCluster keeps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from trainrun_operator.kube import rbac
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.kube_cluster import KubeCluster, Place
 from trainrun_operator.kube.refresher import Refresher
+from trainrun_operator.kube.watcher import KINDS, Watcher
 
 from tests.controlplane.api import JOBS
 from tests.controlplane.rights import OPERATOR_USER, grant
@@ -35,7 +36,7 @@ class TestKubeCluster(ClusterContract):
 
     @pytest.fixture
     def subject(self, stage: Stage) -> Iterator[Subject]:
-        """A cluster of the test's namespace, watched by kopf."""
+        """A cluster of the test's namespace, watched as the operator watches."""
         grant(stage.api, "Role", stage.namespace, "fleet", rbac.rules(rbac.OWN_NAMESPACE))
         grant(stage.api, "Role", "default", "trainrun", rbac.rules(rbac.PER_NAMESPACE))  # where "nobody" is asked for
         configuration = client.Configuration()
@@ -43,7 +44,6 @@ class TestKubeCluster(ClusterContract):
         configuration.retries = False
         kube = KubeClient(client.ApiClient(configuration))
         cluster = KubeCluster(kube, SystemClock(), Place(stage.namespace, stage.namespace))
-        cluster.refresh()
         with watching(cluster, stage.namespace, configuration):
 
             def add_run(name: str) -> Key:
@@ -55,14 +55,17 @@ class TestKubeCluster(ClusterContract):
 
 @contextmanager
 def watching(cluster: KubeCluster, namespace: str, configuration: client.Configuration) -> Iterator[None]:
-    """kopf in a thread."""
+    """kopf in a thread, and all else that feeds the cache."""
 
     def login(**_: object) -> kopf.ConnectionInfo:
         token = configuration.api_key["authorization"].removeprefix("Bearer ")
         return kopf.ConnectionInfo(server=configuration.host, ca_path=configuration.ssl_ca_cert, token=token)
 
     refresher, stop = Refresher(cluster, 3600.0), threading.Event()
-    refresher.start()
+    eyes = [refresher, *(Watcher(cluster, kind) for kind in KINDS)]
+    for eye in eyes:
+        eye.prime()
+        eye.start()
 
     async def watch() -> None:
         await kopf.operator(
@@ -81,7 +84,8 @@ def watching(cluster: KubeCluster, namespace: str, configuration: client.Configu
     finally:
         stop.set()
         thread.join()
-        refresher.stop()
+        for eye in eyes:
+            eye.stop()
         with warnings.catch_warnings():  # kopf leaves the sockets of cancelled watches to the garbage collector
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()

@@ -289,3 +289,18 @@ def test_many_runs_share_the_passes_that_renew_progress(stage):
     assert stage.poll() == []
     stage.clock.advance(1)
     assert stage.poll() == [KEY]
+
+
+def test_passes_that_are_due_together_are_spread(stage):
+    """A started operator has looked at all runs at once; from then on they take turns."""
+    settings = Settings(progress_passes_per_second=2.0)
+    stage.poller = Poller(
+        stage.cluster, stage.clock, settings, stage.senses, enqueue=stage.news.append, on_error=lambda key, error: None
+    )
+    keys = [Key("default", f"run-{number}") for number in range(10)]
+    for key in keys:
+        stage.poller.watch(key, WATCH)
+    stage.clock.advance(60)
+    assert [stage.poller._is_pass_due(key) for key in keys] == [True, True, *([False] * 8)]
+    stage.clock.advance(0.5)
+    assert [stage.poller._is_pass_due(key) for key in keys[2:]] == [True, *([False] * 7)]

@@ -26,7 +26,11 @@ def test_a_key_waits_once_however_often_it_is_added(queue):
     """Deduplicated."""
     for _ in range(3):
         queue.add("a")
+    assert queue.has("a")
     assert [queue.pop_due(), queue.pop_due()] == ["a", None]
+    assert queue.has("a"), "it is being processed"
+    queue.done("a")
+    assert not queue.has("a")
 
 
 def test_keys_come_in_the_order_of_their_due_times(queue, clock):

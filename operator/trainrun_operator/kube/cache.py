@@ -12,15 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainrun_api.contract import Label
-
 from trainrun_operator.cluster import Key, Kind, Object, WatchEvent, checkpoint_path
+from trainrun_operator.kube.departed import Departed, run_of
 from trainrun_operator.kube.trim import trimmed
-
-EVIDENCE_SECONDS = 600.0
-"""How long the last sight of a deleted pod is kept: evidence outlives pods."""
-DEPARTED_LIMIT = 20_000
-"""Bound of that memory; the oldest go first."""
 
 Listener = Callable[[WatchEvent], None]
 
@@ -62,7 +56,7 @@ class _Shelf:
         return [self.objects[key] for key in sorted(keys)]
 
     def _places(self, obj: Object) -> list[tuple[dict[Any, dict[Key, None]], Any]]:
-        run, path = _run_of(obj), checkpoint_path(obj) if obj.get("kind") == "TrainingRun" else None
+        run, path = run_of(obj), checkpoint_path(obj) if obj.get("kind") == "TrainingRun" else None
         return [(index, value) for index, value in ((self.by_run, run), (self.by_path, path)) if value is not None]
 
 
@@ -73,7 +67,7 @@ class Cache:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._shelves: dict[Kind, _Shelf] = {kind: _Shelf() for kind in ("TrainingRun", "PyTorchJob", "Pod", "Node")}
-        self._departed: dict[str, tuple[float, Object]] = {}
+        self._departed = Departed()
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
@@ -99,6 +93,11 @@ class Cache:
         self._tell(WatchEvent("ADDED" if known is None else "MODIFIED", kind, small))
         return True
 
+    def heard(self, kind: Kind) -> None:
+        """The watch lives, and has no news."""
+        with self._lock:
+            self._shelves[kind].seen_at = self._monotonic()
+
     def note(self, kind: Kind, obj: Object) -> None:
         """Take over what we have written ourselves: no news, and neither is the watch's echo."""
         small = trimmed(kind, obj)
@@ -116,7 +115,7 @@ class Cache:
                 self._remove(kind, known)
             self._shelves[kind].seen_at = self._monotonic()
             if kind == "Pod":
-                self._remember(small)
+                self._departed.keep(small, self._monotonic())
         self._tell(WatchEvent("DELETED", kind, small))
 
     def replace_all(self, kind: Kind, objects: Iterable[Object], version: str) -> int:
@@ -165,10 +164,8 @@ class Cache:
 
     def departed(self, run: Key) -> list[Object]:
         """Last sight of the run's pods that went in the last 10 minutes."""
-        oldest = self._monotonic() - EVIDENCE_SECONDS
         with self._lock:
-            self._departed = {uid: entry for uid, entry in self._departed.items() if entry[0] >= oldest}
-            return [pod for _, pod in self._departed.values() if _run_of(pod) == run]
+            return self._departed.of_run(run, self._monotonic())
 
     def ages_seconds(self) -> dict[str, float]:
         """Seconds since the last news of each kind that has had any."""
@@ -179,14 +176,7 @@ class Cache:
     def _remove(self, kind: Kind, obj: Object) -> None:
         self._shelves[kind].pop(_key(obj))
         if kind == "Pod":
-            self._remember(obj)
-
-    def _remember(self, pod: Object) -> None:
-        """Keep evidence; the caller holds the lock. A sight that was kept already is renewed, its time is not."""
-        since, _ = self._departed.get(_uid(pod), (self._monotonic(), pod))
-        self._departed[_uid(pod)] = (since, pod)
-        while len(self._departed) > DEPARTED_LIMIT:
-            del self._departed[next(iter(self._departed))]
+            self._departed.keep(obj, self._monotonic())
 
     def _tell(self, event: WatchEvent) -> None:
         with self._lock:
@@ -201,11 +191,6 @@ def _key(obj: Object) -> Key:
 
 def _uid(obj: Object) -> str:
     return str(obj["metadata"]["uid"])
-
-
-def _run_of(obj: Object) -> Key | None:
-    run = (obj["metadata"].get("labels") or {}).get(Label.RUN)
-    return None if run is None else Key(obj["metadata"].get("namespace", ""), run)
 
 
 def _version(obj: Object) -> int:

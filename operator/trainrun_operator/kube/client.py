@@ -17,7 +17,8 @@ from kubernetes.config.config_exception import ConfigException
 from trainrun_api.contract import GROUP
 
 from trainrun_operator.cluster import Key, Kind, Object
-from trainrun_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from trainrun_operator.errors import AlreadyExists, ClusterError, Conflict, Expired, NotFound, Refused, Unavailable
+from trainrun_operator.kube.stream import Stream
 
 TIMEOUT_SECONDS = (3.0, 15.0)
 """To connect, and between two bytes of an answer: a pass that hangs longer is better run again."""
@@ -25,6 +26,10 @@ LIST_CHUNK = 100
 """Objects per page of a list: of big pods, a page of 500 takes 50 MB while it is decoded."""
 CONNECTIONS = 80
 """Pool size: workers of the queue and of the poller."""
+WATCH_SECONDS = 300
+"""After which the API server ends a watch; it is begun again where it ended, and costs no list."""
+WATCH_SILENCE_SECONDS = 70.0
+"""The API server sends a bookmark every minute; a watch that says nothing for longer is dead."""
 
 PATHS: dict[Kind | str, tuple[str, str]] = {
     "TrainingRun": (f"/apis/{GROUP}/v1alpha1", "trainingruns"),
@@ -67,11 +72,20 @@ class KubeClient:
         path, after = _path(kind, namespace), ""
         while True:
             query = {"limit": str(LIST_CHUNK), "labelSelector": selector, "fieldSelector": fields, "continue": after}
-            page = self._call("list", kind, "GET", path, query={k: v for k, v in query.items() if v})
+            page = self._call("list", kind, "GET", path, query=query)
             yield page
             after = page["metadata"].get("continue") or ""
             if not after:
                 return
+
+    def watch(self, kind: Kind | str, namespace: str, selector: str, version: str) -> Stream:
+        """Everything that happens after that version, for `WATCH_SECONDS`. Raises Expired."""
+        query = {
+            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "labelSelector": selector,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }  # fmt: skip
+        answer = self._send("watch", kind, "GET", _path(kind, namespace), query, silence=WATCH_SILENCE_SECONDS)
+        return Stream(answer, f"watch {PATHS[kind][1]}")
 
     def create(self, kind: Kind | str, namespace: str, obj: Object) -> Object:
         """Create it. Raises AlreadyExists, Refused."""
@@ -101,18 +115,18 @@ class KubeClient:
 
     def delete(self, kind: Kind | str, key: Key, *, uid: str, grace_seconds: int | None = None) -> None:
         """Delete the object with this uid, its dependents in the background. Raises NotFound for any other."""
-        options: Object = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "preconditions": {"uid": uid},
-            "propagationPolicy": "Background",
-        }
-        if grace_seconds is not None:
-            options["gracePeriodSeconds"] = grace_seconds
+        options = {**_delete_options(grace_seconds), "preconditions": {"uid": uid}}
         try:
-            self._call("delete", kind, "DELETE", _path(kind, key.namespace, key.name), body=options)
+            self._send("delete", kind, "DELETE", _path(kind, key.namespace, key.name), {}, body=options).drain_conn()
         except Conflict as error:  # the uid is the only precondition
             raise NotFound(f"{kind} {key.name} with uid {uid} is gone: {error}") from error
+
+    def delete_selected(self, kind: Kind | str, namespace: str, selector: str, *, grace_seconds: int) -> None:
+        """Delete all that the labels select, in one call."""
+        assert namespace, "a deletion in all namespaces"
+        assert selector, "a deletion of everything"
+        query, options = {"labelSelector": selector}, _delete_options(grace_seconds)
+        self._send("deletecollection", kind, "DELETE", _path(kind, namespace), query, body=options).drain_conn()
 
     def _call(
         self,
@@ -125,29 +139,49 @@ class KubeClient:
         body: Any = None,
         content: str = "application/json",
     ) -> Object:
-        resource, code = PATHS[kind][1], "none"
+        answer = self._send(verb, kind, method, path, query or {}, body=body, content=content)
         try:
-            answer = self._api.call_api(
+            parsed: Object = json.loads(answer.data)
+            return parsed
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise _no_answer(verb, kind, error) from error
+
+    def _send(
+        self,
+        verb: str,
+        kind: Kind | str,
+        method: str,
+        path: str,
+        query: Object,
+        *,
+        body: Any = None,
+        content: str = "application/json",
+        silence: float | None = None,
+    ) -> urllib3.HTTPResponse:
+        """The answer, of which only the head is read; `silence` seconds may pass between two bytes of the rest."""
+        connect, read = self._timeout
+        code = "none"
+        try:
+            answer: urllib3.HTTPResponse = self._api.call_api(
                 path,
                 method,
-                query_params=[*(query or {}).items()],
+                query_params=[(name, value) for name, value in query.items() if value],
                 header_params={"Accept": "application/json", "Content-Type": content},
                 body=body,
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
                 _preload_content=False,
-                _request_timeout=self._timeout,
+                _request_timeout=(connect, silence or read),
             )
             code = str(answer.status)
-            parsed: Object = json.loads(answer.data)
-            return parsed
+            return answer
         except ApiException as error:
             code = str(error.status)
-            raise error_of(error, f"{verb} {resource}") from error
+            raise error_of(error, f"{verb} {PATHS[kind][1]}") from error
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise Unavailable(f"{verb} {resource}: no answer from the API server ({type(error).__name__})") from error
+            raise _no_answer(verb, kind, error) from error
         finally:
-            self._observe(verb, resource, code)
+            self._observe(verb, PATHS[kind][1], code)
 
 
 def connect() -> client.ApiClient:
@@ -176,12 +210,23 @@ def error_of(error: ApiException, call: str) -> ClusterError:
             return NotFound(text)
         case 409:
             return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
-        case 401 | 408 | 410 | 429:  # a token that is being renewed, and what passes by itself
+        case 410:
+            return Expired(text)
+        case 401 | 408 | 429:  # a token that is being renewed, and what passes by itself
             return Unavailable(text)
         case status if status is not None and 400 <= status < 500:
             return Refused(text)
         case _:
             return Unavailable(text)
+
+
+def _delete_options(grace_seconds: int | None) -> Object:
+    options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    return options if grace_seconds is None else {**options, "gracePeriodSeconds": grace_seconds}
+
+
+def _no_answer(verb: str, kind: Kind | str, error: Exception) -> Unavailable:
+    return Unavailable(f"{verb} {PATHS[kind][1]}: no answer from the API server ({type(error).__name__})")
 
 
 def _said(error: ApiException) -> tuple[str, str]:

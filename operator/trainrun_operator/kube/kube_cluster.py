@@ -7,7 +7,6 @@ resourceVersion or uid. It knows nothing about training.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +22,7 @@ from trainrun_operator.job_controller import JOB_NAME_LABEL
 from trainrun_operator.kube.cache import Cache
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
+from trainrun_operator.kube.stream import Stream
 from trainrun_operator.kube.trim import trimmed
 
 WATCHED: dict[Kind, str] = {"TrainingRun": "", "PyTorchJob": Label.RUN, "Pod": Label.RUN, "Node": ""}
@@ -56,28 +56,43 @@ class KubeCluster:
         self._place = place
         self.cache = Cache(clock.monotonic)
         self._events = EventRecorder(client, clock, "trainrun-operator", place.instance)
-        self._refreshing = threading.Lock()
         self._nodeless: set[str] = set()
         """Pods by uid whose node is gone, as was read live: should one of its name come, a watch will tell."""
 
-    def refresh(self) -> int:
-        """List everything that is watched: fills the cache, and corrects it where a watch was cut.
+    def refresh(self) -> None:
+        """List everything that is watched. Raises ClusterError."""
+        for kind in WATCHED:
+            self.relist(kind)
 
-        Returns the number of missed deletions. Raises ClusterError.
+    def relist(self, kind: Kind) -> str:
+        """A complete list: fills the cache, and corrects it where a watch was cut.
+
+        Returns the version of the list, from which a watch can go on. Raises ClusterError.
         """
-        missed = 0
-        with self._refreshing:
-            for kind, label in WATCHED.items():
-                namespace = "" if kind == "Node" else self._place.watched_namespace
-                objects: list[Object] = []
-                version = ""
-                for page in self._client.pages(kind, namespace, label):
-                    version = version or page["metadata"]["resourceVersion"]
-                    objects.extend(trimmed(kind, item) for item in page["items"])  # a page of whole pods is 30 MB
-                missed += self.cache.replace_all(kind, objects, version)
+        objects: list[Object] = []
+        version = ""
+        for page in self._client.pages(kind, self._namespace_of(kind), WATCHED[kind]):
+            version = version or page["metadata"]["resourceVersion"]
+            objects.extend(trimmed(kind, item) for item in page["items"])  # a page of whole pods is 30 MB
+        missed = self.cache.replace_all(kind, objects, version)
         if missed:
-            log.info("the watches had missed %d deletions", missed)
-        return missed
+            log.info("the watch had missed %d deletions of %s", missed, kind)
+        return version
+
+    def open_watch(self, kind: Kind, version: str) -> Stream:
+        """All changes after that version, to be handed to `take`. Raises Expired and other ClusterErrors."""
+        return self._client.watch(kind, self._namespace_of(kind), WATCHED[kind], version)
+
+    def take(self, kind: Kind, event: Object) -> str:
+        """Take over an event of a watch; returns the version up to which the cache is complete now."""
+        obj = event["object"]
+        if event["type"] == "BOOKMARK":
+            self.cache.heard(kind)
+        elif event["type"] == "DELETED":
+            self.cache.drop(kind, obj)
+        else:
+            self.cache.put(kind, obj)
+        return str(obj["metadata"]["resourceVersion"])
 
     def get_run(self, key: Key) -> Object | None:
         """Live read."""
@@ -162,6 +177,11 @@ class KubeCluster:
         """Grace 0 removes the object at once."""
         self._client.delete("Pod", key, uid=uid, grace_seconds=grace_seconds)
 
+    def delete_pods(self, run: Key, *, run_uid: str, attempt: int, grace_seconds: int) -> None:
+        """By their labels, which no other pod ever has: as good as a uid for each."""
+        selector = f"{Label.RUN_UID}={run_uid},{Label.ATTEMPT}={attempt}"
+        self._client.delete_selected("Pod", run.namespace, selector, grace_seconds=grace_seconds)
+
     def detach_pod(self, key: Key, *, uid: str) -> None:
         """A merge patch with the uid as its precondition."""
         self._client.merge("Pod", key, {"metadata": {"uid": uid, "labels": {JOB_NAME_LABEL: None}}})
@@ -199,6 +219,9 @@ class KubeCluster:
     def subscribe(self, listener: Callable[[WatchEvent], None]) -> None:
         """Call `listener` for every change that a watch shows."""
         self.cache.subscribe(listener)
+
+    def _namespace_of(self, kind: Kind) -> str:
+        return "" if kind == "Node" else self._place.watched_namespace
 
 
 def _agent_port(pod: Object) -> int:

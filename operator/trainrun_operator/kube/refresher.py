@@ -1,4 +1,4 @@
-"""Keeps the cache true when watches are not: a complete list from time to time, and soon after a watch began anew."""
+"""Keeps the cache of runs true when kopf's watch is not: a list from time to time, and soon after it began anew."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import logging
 import threading
 
 from trainrun_operator.errors import ClusterError
+from trainrun_operator.kube.backoff import Backoff
 from trainrun_operator.kube.kube_cluster import KubeCluster
 
 SETTLE_SECONDS = 1.0
-"""After a reconnect all kinds are listed anew at about the same time: one refresh serves them."""
-RETRY_FIRST_SECONDS = 0.5
-RETRY_LONGEST_SECONDS = 8.0
-"""Back-off, doubling, while the cluster cannot be listed: a blip costs little, an outage no storm of lists."""
+"""After a reconnect kopf tells of every run again within moments: one refresh serves them."""
 
 log = logging.getLogger(__name__)
 
 
 class Refresher:
-    """One thread around `KubeCluster.refresh`."""
+    """One thread around `KubeCluster.relist`."""
 
     def __init__(self, cluster: KubeCluster, every_seconds: float) -> None:
         self._cluster = cluster
         self._every = every_seconds
         self._wanted = threading.Event()
         self._stopping = threading.Event()
-        self._failures = 0
+        self._backoff = Backoff()
         self._thread = threading.Thread(target=self._loop, name="refresher", daemon=True)
 
     def prime(self) -> None:
         """Fill the cache before anything is decided: what is not yet known must not look as if it were gone."""
-        while not self._refreshed():
-            self._stopping.wait(self._retry_seconds())
+        while (wait := self._refresh()) is not None:
+            self._stopping.wait(wait)
 
     def start(self) -> None:
         """Go on in a thread until `stop`."""
@@ -44,28 +42,25 @@ class Refresher:
         self._thread.join()
 
     def soon(self) -> None:
-        """A watch has begun anew; what it missed is to be found out. Returns at once."""
+        """The watch has begun anew; what it missed is to be found out. Returns at once."""
         self._wanted.set()
 
     def _loop(self) -> None:
-        wait = self._every
+        wait: float | None = None
         while not self._stopping.is_set():
-            if self._wanted.wait(wait):
+            if self._wanted.wait(self._every if wait is None else wait):
                 self._stopping.wait(SETTLE_SECONDS)
             self._wanted.clear()
-            if self._stopping.is_set():
-                return
-            wait = self._every if self._refreshed() else self._retry_seconds()
+            if not self._stopping.is_set():
+                wait = self._refresh()
 
-    def _refreshed(self) -> bool:
+    def _refresh(self) -> float | None:
+        """List the runs; seconds to wait for the next try, or None if that succeeded."""
         try:
-            self._cluster.refresh()
+            self._cluster.relist("TrainingRun")
         except ClusterError as error:
-            self._failures += 1
-            log.warning("the cluster could not be listed, asking again in %.1f s: %s", self._retry_seconds(), error)
-            return False
-        self._failures = 0
-        return True
-
-    def _retry_seconds(self) -> float:
-        return min(RETRY_LONGEST_SECONDS, RETRY_FIRST_SECONDS * 2.0 ** (self._failures - 1))
+            wait = self._backoff.failed()
+            log.warning("the runs could not be listed, asking again in %.1f s: %s", wait, error)
+            return wait
+        self._backoff.worked()
+        return None

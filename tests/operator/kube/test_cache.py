@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from trainrun_api.contract import Label
 from trainrun_operator.cluster import Key, Object, WatchEvent
-from trainrun_operator.kube.cache import EVIDENCE_SECONDS, Cache
+from trainrun_operator.kube.cache import Cache
+from trainrun_operator.kube.departed import EVIDENCE_SECONDS
 from trainrun_operator.kube.trim import trimmed
 from trainrun_operator.testing import FakeClock
 

@@ -1,4 +1,4 @@
-"""kopf's part: four watches that feed the cache, and settings by which kopf writes nothing."""
+"""kopf's part: the watch of runs that feeds the cache, and settings by which kopf writes nothing."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from trainrun_operator import handlers
 from trainrun_operator.kube.cache import Cache
 from trainrun_operator.testing import FakeClock
 
-NODE = {"metadata": {"name": "n", "uid": "u", "resourceVersion": "1"}}
+RUN = {"metadata": {"namespace": "ns", "name": "n", "uid": "u", "resourceVersion": "1"}}
 
 
 def feed(cache: Cache, relisted: list[int], *events: tuple[str | None, dict[str, Any]]) -> None:
-    handler = handlers._feed("Node", cache, lambda: relisted.append(1))
+    handler = handlers._feed(cache, lambda: relisted.append(1))
     for kind, obj in events:
         asyncio.run(handler({"type": kind, "object": obj}))
 
 
 def newer(version: int) -> dict[str, Any]:
-    return {"metadata": {**NODE["metadata"], "resourceVersion": str(version)}}
+    return {"metadata": {**RUN["metadata"], "resourceVersion": str(version)}}
 
 
 @pytest.mark.parametrize(
     ("events", "present", "relists"),
     [
-        pytest.param([(None, NODE)], 1, 0, id="first-list"),
-        pytest.param([("ADDED", NODE)], 1, 0, id="added"),
-        pytest.param([("ADDED", NODE), ("MODIFIED", newer(2))], 1, 0, id="modified"),
-        pytest.param([("ADDED", NODE), ("DELETED", newer(2))], 0, 0, id="deleted"),
-        pytest.param([("ADDED", NODE), (None, NODE)], 1, 1, id="the-watch-began-anew"),
+        pytest.param([(None, RUN)], 1, 0, id="first-list"),
+        pytest.param([("ADDED", RUN)], 1, 0, id="added"),
+        pytest.param([("ADDED", RUN), ("MODIFIED", newer(2))], 1, 0, id="modified"),
+        pytest.param([("ADDED", RUN), ("DELETED", newer(2))], 0, 0, id="deleted"),
+        pytest.param([("ADDED", RUN), (None, RUN)], 1, 1, id="the-watch-began-anew"),
     ],
 )
 def test_watch_events_reach_the_cache(events: list[tuple[str | None, Any]], present: int, relists: int) -> None:
     """A list of what is known already means that a watch was cut: a refresh is due."""
     cache, relisted = Cache(FakeClock().monotonic), []
     feed(cache, relisted, *events)
-    assert (len(cache.all("Node")), len(relisted)) == (present, relists)
+    assert (len(cache.all("TrainingRun")), len(relisted)) == (present, relists)
 
 
 def test_kopf_needs_no_finalizer() -> None:
@@ -48,11 +48,11 @@ def test_kopf_needs_no_finalizer() -> None:
     registry = handlers.registry(Cache(FakeClock().monotonic), lambda: None)
     assert registry._changing.get_all_handlers() == []
     assert registry._spawning.get_all_handlers() == []
-    assert len(registry._watching.get_all_handlers()) == len(handlers.RESOURCES)
+    assert len(registry._watching.get_all_handlers()) == 1
 
 
 def test_kopf_copies_no_object_to_find_differences() -> None:
-    """Nobody asks for them, and 8,000 pods would be copied twice at each start."""
+    """Nobody asks for them, and 1,000 runs would be copied twice at each start."""
     storage = handlers.settings(is_namespaced=False).persistence.diffbase_storage
     body = kopf.Body({"metadata": {"labels": {"a": "b"}}, "spec": {"c": "d"}})
     assert storage.build(body=body) == {}
@@ -64,12 +64,12 @@ def test_kopf_copies_no_object_to_find_differences() -> None:
 
 @pytest.mark.parametrize("is_namespaced", [False, True])
 def test_settings_are_explicit(is_namespaced: bool) -> None:
-    """Pods and jobs are selected by the server; a namespaced operator scans nothing."""
+    """Every run is watched; a namespaced operator scans nothing."""
     settings = handlers.settings(is_namespaced=is_namespaced)
     assert settings.scanning.disabled is is_namespaced
     assert not settings.posting.enabled
     assert settings.queueing.idle_timeout == handlers.LINGER_SECONDS
-    assert list(settings.watching.label_selectors.values()) == ["trainrun.dev/run"] * 2
+    assert not settings.watching.label_selectors
 
 
 def test_watches_that_failed_begin_anew() -> None:

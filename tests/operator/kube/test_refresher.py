@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 from trainrun_operator.errors import Unavailable
-from trainrun_operator.kube import refresher
+from trainrun_operator.kube import backoff
 from trainrun_operator.kube.kube_cluster import KubeCluster
 from trainrun_operator.kube.refresher import Refresher
 
@@ -18,20 +18,20 @@ class Away:
         self.failures = failures
         self.asked = 0
 
-    def refresh(self) -> int:
-        """List it."""
+    def relist(self, kind: str) -> str:
+        """List them."""
         self.asked += 1
         if self.asked <= self.failures:
             raise Unavailable("list trainingruns: no answer")
-        return 0
+        return "1"
 
 
 def test_priming_goes_on_until_the_cluster_is_listed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The waits double up to a bound, and each is said."""
-    monkeypatch.setattr(refresher, "RETRY_FIRST_SECONDS", 0.001)
-    monkeypatch.setattr(refresher, "RETRY_LONGEST_SECONDS", 0.003)
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(backoff, "LONGEST_SECONDS", 0.003)
     cluster = Away(failures=4)
     Refresher(cast(KubeCluster, cluster), 3600.0).prime()
     assert cluster.asked == 5
