@@ -93,6 +93,7 @@ class Label:
     """Labels and annotations of the objects that we make."""
 
     RUN = GROUP + "/run"
+    RUN_UID = GROUP + "/run-uid"  # of pods; with the attempt it names one job's pods for ever
     ATTEMPT = GROUP + "/attempt"
     STAGE = GROUP + "/stage"
     ROLE = GROUP + "/role"

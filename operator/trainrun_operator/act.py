@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
+from trainrun_api.contract import Label
+
 from trainrun_operator.cluster import Cluster, Key, Object
 from trainrun_operator.core.decision import (
     Action,
@@ -101,21 +103,21 @@ def _stop(cluster: Cluster, run: Key, action: StopJob) -> bool:
     with suppress(NotFound):
         cluster.delete_job(Key(run.namespace, action.name), uid=action.uid)
         has_effect = True
-    return _delete_pods(cluster, run, action) or has_effect
+    return (action.mode == "save" and _delete_pods(cluster, run, action)) or has_effect
 
 
 def _delete_pods(cluster: Cluster, run: Key, action: StopJob) -> bool:
-    """Those that are not leaving that soon already; whether there were any."""
-    has_effect = False
-    for pod in cluster.list_pods(run):
-        metadata = pod["metadata"]
-        if not _belongs_to(pod, action.uid) or not _is_longer(metadata, action.grace_seconds):
-            continue
-        with suppress(NotFound):
-            name = Key(run.namespace, metadata["name"])
-            cluster.delete_pod(name, uid=metadata["uid"], grace_seconds=action.grace_seconds)
-            has_effect = True
-    return has_effect
+    """Those that are not leaving that soon already; whether there were any.
+
+    One call for all of a job: hundreds, one by one, would be seconds of every recovery.
+    """
+    pods = (pod["metadata"] for pod in cluster.list_pods(run) if _belongs_to(pod, action.uid))
+    due = next((metadata for metadata in pods if _is_longer(metadata, action.grace_seconds)), None)
+    if due is None:
+        return False
+    uid, attempt = due["labels"].get(Label.RUN_UID, ""), int(due["labels"][Label.ATTEMPT])
+    cluster.delete_pods(run, run_uid=uid, attempt=attempt, grace_seconds=action.grace_seconds)
+    return True
 
 
 def _replace(cluster: Cluster, run: Key, action: ReplacePod) -> None:

@@ -111,6 +111,10 @@ class Cluster(Protocol):
         """Delete a pod; grace 0 removes the object at once (force). Raises NotFound."""
         ...
 
+    def delete_pods(self, run: Key, *, run_uid: str, attempt: int, grace_seconds: int) -> None:
+        """Delete all pods that carry these two labels, in one call. A pod that leaves earlier still does."""
+        ...
+
     def detach_pod(self, key: Key, *, uid: str) -> None:
         """Take the label away by which a pod's job finds it: the job makes another one. Raises NotFound."""
         ...

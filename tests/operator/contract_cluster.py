@@ -166,6 +166,22 @@ class ClusterContract:
         assert pod["metadata"]["uid"] in [p["metadata"]["uid"] for p in subject.cluster.departed_pods(key)]
         assert pod["metadata"]["uid"] not in [p["metadata"]["uid"] for p in subject.cluster.list_pods(key)]
 
+    def test_pods_of_one_attempt_are_deleted_together(self, subject: Subject) -> None:
+        """By the run's uid and the attempt: a namesake's pods, and those of another attempt, stay as they are."""
+        key, run = self.run(subject)
+        self.job(subject, run)
+        (pod,) = subject.cluster.list_pods(key)
+        uid = run["metadata"]["uid"]
+        for another, attempt in (("another", 0), (uid, 1)):
+            subject.cluster.delete_pods(key, run_uid=another, attempt=attempt, grace_seconds=1)
+        subject.settle()
+        (untouched,) = subject.cluster.list_pods(key)
+        assert "deletionTimestamp" not in untouched["metadata"]
+        subject.cluster.delete_pods(key, run_uid=uid, attempt=0, grace_seconds=1)
+        subject.settle()
+        old = [p["metadata"] for p in subject.cluster.list_pods(key) if p["metadata"]["uid"] == pod["metadata"]["uid"]]
+        assert [m["deletionGracePeriodSeconds"] for m in old] in ([], [1])
+
     def test_a_pod_is_taken_from_its_job(self, subject: Subject) -> None:
         """It still is a pod of the run; a second time changes nothing, and another uid is not touched."""
         key, run = self.run(subject)

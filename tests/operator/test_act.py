@@ -73,8 +73,8 @@ def test_a_job_that_exists_is_left_for_the_next_pass_to_adopt(stage):
 @pytest.mark.parametrize(
     ("mode", "grace", "writes"),
     [
-        ("save", 90, ["delete_job", "delete_pod", "delete_pod"]),
-        ("abort", 1, ["delete_pod", "delete_pod", "delete_job"]),
+        ("save", 90, ["delete_job", "delete_pods", "delete_pods"]),
+        ("abort", 1, ["delete_pods", "delete_pods", "delete_job"]),
     ],
     ids=["save", "abort"],
 )

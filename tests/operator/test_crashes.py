@@ -10,7 +10,9 @@ from trainrun_operator.testing.cluster import OperatorKilled
 from trainrun_operator.testing.manifests import small_spec
 from trainrun_operator.testing.simulation import Simulation
 
-WRITES = frozenset({"replace_run_status", "create_job", "delete_job", "delete_pod", "detach_pod", "record_event"})
+WRITES = frozenset(
+    {"replace_run_status", "create_job", "delete_job", "delete_pod", "delete_pods", "detach_pod", "record_event"}
+)
 
 
 def at_step(sim: Simulation, key: Key, step: int) -> None:

@@ -19,7 +19,16 @@ CALM_SECONDS = 1500.0
 """No fault after that."""
 
 WRITES = frozenset(
-    {"replace_run_status", "create_job", "delete_job", "delete_pod", "detach_pod", "record_event", "delete_run"}
+    {
+        "replace_run_status",
+        "create_job",
+        "delete_job",
+        "delete_pod",
+        "delete_pods",
+        "detach_pod",
+        "record_event",
+        "delete_run",
+    }
 )
 
 Fault = Callable[["Weather", int], None]

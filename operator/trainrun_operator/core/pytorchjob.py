@@ -64,7 +64,7 @@ def render(
         parent_path=parent.get("path"),
     )
     pod = overlay(template(spec, job, env, agent_image), spec.workers.template.as_dict())
-    pod["metadata"]["labels"] |= {**labels, Label.STAGE: stage.name}
+    pod["metadata"]["labels"] |= {**labels, Label.RUN_UID: uid, Label.STAGE: stage.name}
     pod["spec"] = with_placement(pod["spec"], excluded_nodes)
     if spares:
         pod["spec"]["tolerations"] = [*(pod["spec"].get("tolerations") or []), *STAY_ON_LOST_NODES]

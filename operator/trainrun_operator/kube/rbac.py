@@ -37,6 +37,7 @@ PER_NAMESPACE: tuple[Grant, ...] = (
     Grant("ttlSecondsAfterFinished", GROUP, ("trainingruns",), ("delete",)),
     Grant("an attempt is a PyTorchJob", "kubeflow.org", ("pytorchjobs",), (*READ, "create", "delete")),
     Grant("evidence, and stops with their own grace", "", ("pods",), ("list", "watch", "delete")),
+    Grant("a job's pods are stopped in one call", "", ("pods",), ("deletecollection",)),
     Grant("a lost pod is taken from its job (workers.spares)", "", ("pods",), ("patch",)),
     Grant("what happened, in kubectl describe", "", ("events",), ("get", "create", "update")),
     Grant("why a job's pods do not appear (a quota, a webhook)", "", ("events",), ("list",)),

@@ -232,6 +232,13 @@ class LocalCluster:
         """Delete a pod; grace 0 removes the object at once."""
         self._store.delete("Pod", key, uid=uid, grace_seconds=grace_seconds)
 
+    def delete_pods(self, run: Key, *, run_uid: str, attempt: int, grace_seconds: int) -> None:
+        """By their labels."""
+        for pod in self._store.list("Pod", {Label.RUN_UID: run_uid, Label.ATTEMPT: str(attempt)}):
+            with suppress(NotFound):
+                name = Key(run.namespace, pod["metadata"]["name"])
+                self._store.delete("Pod", name, uid=pod["metadata"]["uid"], grace_seconds=grace_seconds)
+
     def detach_pod(self, key: Key, *, uid: str) -> None:
         """Without the label of its job."""
         self._store.unlabel("Pod", key, JOB_NAME_LABEL, uid=uid)

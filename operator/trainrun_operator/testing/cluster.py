@@ -7,6 +7,7 @@ any two writes. `deliveries` decides how often a watch event arrives: 0 is lost,
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -15,7 +16,7 @@ from trainrun_api.contract import Label
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Key, Object, ProgressAnswer, WatchEvent, checkpoint_path
 from trainrun_operator.core.observed import REFUSED
-from trainrun_operator.errors import Conflict
+from trainrun_operator.errors import Conflict, NotFound
 from trainrun_operator.job_controller import JOB_NAME_LABEL
 from trainrun_operator.objects import ObjectStore
 
@@ -141,6 +142,17 @@ class FakeCluster:
             self.while_deleting()
             self.store.remove("Pod", key, uid=uid)
         self._wrote("delete_pod")
+
+    def delete_pods(self, run: Key, *, run_uid: str, attempt: int, grace_seconds: int) -> None:
+        """One by one, as the API server does: an operator that dies meanwhile leaves some."""
+        self.before("delete_pods")
+        labels = {Label.RUN_UID: run_uid, Label.ATTEMPT: str(attempt)}
+        for pod in self.store.list("Pod", labels, namespace=run.namespace):
+            metadata = pod["metadata"]
+            with suppress(NotFound):
+                name = Key(run.namespace, metadata["name"])
+                self.store.delete("Pod", name, uid=metadata["uid"], grace_seconds=grace_seconds)
+            self._wrote("delete_pods")
 
     def detach_pod(self, key: Key, *, uid: str) -> None:
         """Without the label of its job."""
