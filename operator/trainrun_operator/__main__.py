@@ -96,6 +96,7 @@ def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pu
     metrics.observe_lead()
     for eye in eyes:
         eye.prime()
+    cluster.events.start()
     operator.start()
     pulse.follow(operator.trouble)
     # only now: while the lists cannot be had, the dead-man gauge is absent, and somebody is told
@@ -110,6 +111,7 @@ def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pu
         for eye in eyes:
             eye.stop()
         operator.stop()
+        cluster.events.stop()
 
 
 def _election(options: argparse.Namespace, clock: Clock, metrics: Metrics) -> Election:

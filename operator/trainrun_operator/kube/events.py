@@ -1,11 +1,16 @@
-"""Events on runs: an Event that is told again is counted, and not more often than once a minute."""
+"""Events on runs: an Event that is told again is counted, and not more often than once a minute.
+
+Nothing waits for an Event: once `start` was called, a thread writes them, and a recovery goes on meanwhile.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import queue
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Key, Object
@@ -20,6 +25,11 @@ REMEMBERED = 4096
 MESSAGE_LIMIT = 1024
 """The API server's own limit."""
 
+WAITING_LIMIT = 1000
+"""Events that wait to be written; an API server that falls further behind gets no more of them."""
+FLUSH_SECONDS = 5.0
+"""For what waits at the end; below the pod's grace period."""
+
 log = logging.getLogger(__name__)
 
 
@@ -33,20 +43,52 @@ class EventRecorder:
         self._instance = instance
         self._written: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
+        self._waiting: queue.Queue[Object | None] = queue.Queue(WAITING_LIMIT)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Write in a thread from now on."""
+        self._thread = threading.Thread(target=self._work, name="events", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, and end the thread."""
+        if self._thread is not None:
+            with suppress(queue.Full):
+                self._waiting.put(None, timeout=FLUSH_SECONDS)
+            self._thread.join(FLUSH_SECONDS)
 
     def record(self, run: Object, kind: str, reason: str, message: str) -> None:
         """Tell it, or count it."""
         name = _name(run, kind, reason, message)
         if not self._is_due(name):
             return
-        namespace, now = run["metadata"]["namespace"], to_text(self._clock.now())
+        event = self._event(run, name, kind, reason, message, to_text(self._clock.now()))
+        if self._thread is None:
+            self._write(event)
+            return
+        try:
+            self._waiting.put_nowait(event)
+        except queue.Full:
+            log.warning("event %s was not recorded: %d others wait", reason, WAITING_LIMIT)
+
+    def _work(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                self._write(event)
+            except Exception:  # a bug that one Event brings out must not keep back the others
+                log.exception("event %s was not recorded", event["reason"])
+
+    def _write(self, event: Object) -> None:
+        """Create it, or count the one that is there; never raises."""
+        namespace = event["metadata"]["namespace"]
         try:
             try:
-                self._client.create("Event", namespace, self._event(run, name, kind, reason, message, now))
+                self._client.create("Event", namespace, event)
             except AlreadyExists:
-                self._count(Key(namespace, name), now)
+                self._count(Key(namespace, event["metadata"]["name"]), event["lastTimestamp"])
         except ClusterError as error:
-            log.warning("event %s was not recorded: %s", reason, error)
+            log.warning("event %s was not recorded: %s", event["reason"], error)
 
     def _is_due(self, name: str) -> bool:
         now = self._clock.monotonic()

@@ -55,7 +55,7 @@ class KubeCluster:
         self._client = client
         self._place = place
         self.cache = Cache(clock.monotonic)
-        self._events = EventRecorder(client, clock, "trainrun-operator", place.instance)
+        self.events = EventRecorder(client, clock, "trainrun-operator", place.instance)
         self._nodeless: set[str] = set()
         """Pods by uid whose node is gone, as was read live: should one of its name come, a watch will tell."""
 
@@ -192,7 +192,7 @@ class KubeCluster:
 
     def record_event(self, run: Object, *, type: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Counted when told again; never raises."""
-        self._events.record(run, type, reason, message)
+        self.events.record(run, type, reason, message)
 
     def read_fleet(self) -> Object | None:
         """The ConfigMap in our own namespace, live."""

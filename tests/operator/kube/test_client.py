@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,12 +12,15 @@ from trainrun_api.contract import Label
 from trainrun_operator.clock import SystemClock
 from trainrun_operator.cluster import Key
 from trainrun_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused, Unavailable
+from trainrun_operator.kube import events as kube_events
 from trainrun_operator.kube import kube_cluster
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
 from trainrun_operator.kube.kube_cluster import KubeCluster, Place
 
-from tests.operator.kube.server import Answer, Script, serving, status
+from tests.operator.kube.server import Answer, Request, Script, serving, status
+
+PATIENCE_SECONDS = 20.0
 
 KEY = Key("ns", "a")
 RUN = {
@@ -151,6 +155,40 @@ def test_event_that_cannot_be_written_fails_nothing() -> None:
     with serving(status(403, "Forbidden")) as script:
         recorder(script).record(RUN, "Normal", "Running", "one")
     assert len(script.requests) == 1
+
+
+def test_no_pass_waits_for_its_events(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The API server is slow: telling returns at once, too much is logged, the rest is written at the end."""
+    monkeypatch.setattr(kube_events, "WAITING_LIMIT", 2)
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def wait(request: Request) -> None:
+        is_asked.set()
+        may_answer.wait(PATIENCE_SECONDS)
+
+    with serving((201, {}), react=wait) as script:
+        events = recorder(script)
+        events.start()
+        events.record(RUN, "Normal", "Running", "one")
+        assert is_asked.wait(PATIENCE_SECONDS)
+        for message in ("two", "three", "four"):
+            events.record(RUN, "Normal", "Running", message)
+        may_answer.set()
+        events.stop()
+    assert [request.body["message"] for request in script.requests] == ["one", "two", "three"]
+    assert "2 others wait" in caplog.text
+
+
+def test_an_event_that_brings_out_a_bug_keeps_no_other_back(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told with its place."""
+    with serving((201, {})) as script:
+        events = recorder(script)
+        events.start()
+        events._waiting.put({"reason": "Broken"})
+        events.record(RUN, "Normal", "Running", "one")
+        events.stop()
+    assert [request.body["message"] for request in script.requests] == ["one"]
+    assert "event Broken was not recorded" in caplog.text
 
 
 def test_node_that_no_watch_has_shown_is_read_before_it_counts_as_gone() -> None:
