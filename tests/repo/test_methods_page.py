@@ -8,11 +8,11 @@ from pathlib import Path
 import yaml
 from trainrun_api.train_config import TrainConfig
 from trainrun_operator.sweep.variants import make_variants, parse_axis
-from trainrun_trainer.families import FAMILIES, by_mask, by_mask_and_positions, by_positions
+from trainrun_trainer.families import FAMILIES, by_mask, by_mask_and_positions, by_documents
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 WORDS = {
-    by_positions: "restarted positions",
+    by_documents: "restarted positions",
     by_mask: "float mask",
     by_mask_and_positions: "float mask and restarted positions",
 }

@@ -16,7 +16,7 @@ from trainrun_api.train_config import ModelConfig, TrainConfig
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.explain_step import open_run
 from trainrun_trainer.export import whole_model
-from trainrun_trainer.families import FAMILIES, by_mask, by_positions, layers
+from trainrun_trainer.families import FAMILIES, by_mask, layers
 from trainrun_trainer.model import build_model, forward, refuse_if_documents_leak
 from trainrun_trainer.parallel import ParallelDims, parallelize
 from trainrun_trainer.setup import _refuse_rows_beyond_context
@@ -74,6 +74,9 @@ def test_positions_alone_would_let_documents_leak(tmp_path: Path, kind: str, mon
     """So would a mask of booleans on MPT; the check finds both, and names how much."""
     family = FAMILIES[MODELS[kind][0]]
     model = load(save_model(tmp_path, kind))
+
+    def by_positions(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"position_ids": position_ids}
 
     def by_booleans(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"attention_mask": by_mask(position_ids)["attention_mask"] == 0}

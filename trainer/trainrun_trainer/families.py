@@ -1,8 +1,8 @@
 """The model families that can be trained, and what differs between them. A new family is a row of FAMILIES.
 
-Rows are packed, so the first question to a family is what keeps its documents apart. Positions that restart with each
-document are enough where transformers derives its mask from them. Falcon and MPT ignore that, and need the mask itself:
-one of floats, because MPT reads a mask of booleans the wrong way round without a word.
+Rows are packed, so the first question to a family is what keeps its documents apart. Where transformers lets others
+compute the attention, `attention.py` does, and positions that restart with each document tell it all. Falcon and MPT
+ignore that, and need a mask: one of floats, because MPT reads a mask of booleans the wrong way round without a word.
 """
 
 from __future__ import annotations
@@ -13,18 +13,14 @@ from typing import Any
 
 import torch
 
+from trainrun_trainer.attention import DOCUMENTS, by_documents
 from trainrun_trainer.errors import ConfigError
 
-Isolation = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+Isolation = Callable[[torch.Tensor], dict[str, Any]]
 """Positions [rows, tokens] -> what the model is given beside the tokens."""
 
 
-def by_positions(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """No mask is given: an all-ones mask with packed rows would silently switch the isolation off."""
-    return {"position_ids": position_ids}
-
-
-def by_mask(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+def by_mask(position_ids: torch.Tensor) -> dict[str, Any]:
     """A float mask [rows, 1, tokens, tokens]: 0 within the document and backwards, else the smallest number."""
     document = (position_ids == 0).cumsum(1)
     tokens = position_ids.shape[1]
@@ -34,9 +30,9 @@ def by_mask(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"attention_mask": mask.view(-1, 1, tokens, tokens)}
 
 
-def by_mask_and_positions(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+def by_mask_and_positions(position_ids: torch.Tensor) -> dict[str, Any]:
     """Both: rotary positions restart as well."""
-    return {**by_mask(position_ids), **by_positions(position_ids)}
+    return {**by_mask(position_ids), "position_ids": position_ids}
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Family:
     isolation: Isolation
     lora_targets: tuple[str, ...]
     """Projections of queries and values, or what holds them."""
-    attention: str = "sdpa"
+    attention: str
     has_dropout: bool = True
     """Its attention applies the configuration's attention_dropout."""
     saved_names: Mapping[str, str] = field(default_factory=dict)
@@ -58,16 +54,17 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family("LlamaForCausalLM", "LlamaDecoderLayer", by_positions, ("q_proj", "v_proj")),
-    "mistral": Family("MistralForCausalLM", "MistralDecoderLayer", by_positions, ("q_proj", "v_proj")),
+    "llama": Family("LlamaForCausalLM", "LlamaDecoderLayer", by_documents, ("q_proj", "v_proj"), DOCUMENTS),
+    "mistral": Family("MistralForCausalLM", "MistralDecoderLayer", by_documents, ("q_proj", "v_proj"), DOCUMENTS),
     "gpt_neox": Family(
-        "GPTNeoXForCausalLM", "GPTNeoXLayer", by_positions, ("query_key_value",),
+        "GPTNeoXForCausalLM", "GPTNeoXLayer", by_documents, ("query_key_value",), DOCUMENTS,
         saved_names={"lm_head.weight": "embed_out.weight"},
     ),
     "falcon": Family(
-        "FalconForCausalLM", "FalconDecoderLayer", by_mask_and_positions, ("query_key_value",), has_dropout=False
+        "FalconForCausalLM", "FalconDecoderLayer", by_mask_and_positions, ("query_key_value",), "sdpa",
+        has_dropout=False,
     ),
-    "mpt": Family("MptForCausalLM", "MptBlock", by_mask, ("Wqkv",), attention="eager", has_dropout=False),
+    "mpt": Family("MptForCausalLM", "MptBlock", by_mask, ("Wqkv",), "eager", has_dropout=False),
 }  # fmt: skip
 """By the model_type of config.json."""
 

@@ -1,0 +1,135 @@
+"""Attention by document against transformers' own under a mask: results, gradients, windows, and callers without documents."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from trainrun_api.train_config import ModelConfig
+from trainrun_trainer.attention import DOCUMENTS, attend, by_documents, lengths_of
+from trainrun_trainer.families import FAMILIES
+from trainrun_trainer.model import build_model, forward
+
+from tests.trainer.folders import MODELS, VOCABULARY, save_model
+
+BY_DOCUMENT = [kind for kind, (family, *_) in MODELS.items() if FAMILIES[family].attention == DOCUMENTS]
+TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+"""fp32, sums in another order."""
+
+
+class Module:
+    """What an attention looks at of its layer."""
+
+    num_key_value_groups = 2
+    is_causal = True
+
+
+def positions(*rows: list[int]) -> torch.Tensor:
+    return torch.stack([torch.cat([torch.arange(length) for length in lengths]) for lengths in rows])
+
+
+def masked(lengths: list[int], window: int | None) -> torch.Tensor:
+    """What may be seen in one row, written down naively."""
+    document = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    back = torch.arange(len(document))[:, None] - torch.arange(len(document))[None, :]
+    return (document[:, None] == document[None, :]) & (back >= 0) & (back < (window or len(document)))
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from([None, 3])
+)
+def test_it_is_masked_attention(rows: list[list[int]], window: int | None) -> None:
+    """Values and gradients, with fewer heads for keys than for queries, whatever the documents are."""
+    tokens = max(map(sum, rows))
+    rows = [lengths + [tokens - sum(lengths)] * (sum(lengths) < tokens) for lengths in rows]
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(len(rows), heads, tokens, 8) for heads in (4, 2, 2)]
+    ours = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+    theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
+    got, _ = attend(Module(), *ours, None, scaling=0.3, document_lengths=rows, sliding_window=window)
+    query, key, value = theirs[0], *(part.repeat_interleave(2, dim=1) for part in theirs[1:])
+    is_seen = torch.stack([masked(lengths, window) for lengths in rows])[:, None]
+    wanted = F.scaled_dot_product_attention(query, key, value, attn_mask=is_seen, scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(got, wanted, **TOLERANCE)
+    weights = torch.randn(got.shape, generator=generator)
+    (got * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, **TOLERANCE)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
+def test_lengths_are_read_from_positions(lengths: list[int]) -> None:
+    """Also where a row begins in the middle of a document."""
+    row = positions(lengths)
+    assert lengths_of(row) == [lengths]
+    begun = row.clone()
+    begun[0, : lengths[0]] += 5
+    assert lengths_of(begun) == [lengths]
+
+
+@pytest.mark.parametrize("kind", BY_DOCUMENT)
+def test_a_model_learns_the_same(tmp_path: Path, kind: str) -> None:
+    """Logits and gradients of a whole model on packed rows, against transformers' mask from positions alone."""
+    model = load(tmp_path, kind)
+    places = positions([5, 1, 10], [16])
+    tokens = torch.arange(32).view(2, 16) * 7 % VOCABULARY
+    ours = gradients(model, forward(model, tokens, places))
+    model.set_attn_implementation("sdpa")
+    theirs = gradients(model, model(input_ids=tokens, position_ids=places, use_cache=False).logits)
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", BY_DOCUMENT)
+def test_a_document_is_what_it_is_alone(tmp_path: Path, kind: str) -> None:
+    """Neighbours, and its place in the row, change nothing of its attention; of its logits at most the last bits."""
+    model = load(tmp_path, kind).eval()
+    lengths = [7, 1, 8]
+    tokens = torch.arange(16)[None] + 30
+    bounds = pairwise([0, *torch.tensor(lengths).cumsum(0).tolist()])
+    with torch.no_grad():
+        packed = forward(model, tokens, positions(lengths))
+        alone = [forward(model, tokens[:, a:b], positions([b - a])) for a, b in bounds]
+    torch.testing.assert_close(packed, torch.cat(alone, 1), rtol=0, atol=1e-6)
+
+
+def test_who_names_no_documents_gets_sdpa(tmp_path: Path) -> None:
+    """Generation with a cache, from prompts of different lengths, padded on the left."""
+    model = load(tmp_path, "llama").eval()
+    prompts = torch.tensor([[0, 0, 5, 6, 7], [8, 9, 10, 11, 12]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    chosen: dict[str, Any] = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    ours = model.generate(prompts, **chosen)
+    model.set_attn_implementation("sdpa")
+    assert torch.equal(ours, model.generate(prompts, **chosen))
+
+
+def test_other_devices_mask_the_whole_row() -> None:
+    """Of many small kernels a row would be slower there."""
+    assert by_documents(torch.zeros(1, 4, dtype=torch.long, device="meta")).keys() == {"position_ids"}
+
+
+def test_the_name_stays_here(tmp_path: Path) -> None:
+    """An exported model is loaded by programs that do not know it."""
+    model = load(tmp_path, "llama")
+    assert DOCUMENTS not in model.config.to_json_string()
+
+
+def load(folder: Path, kind: str) -> Any:
+    return build_model(ModelConfig(path=str(save_model(folder / "model", kind))), VOCABULARY, 0, 64, 0.0, 0)
+
+
+def gradients(model: transformers.PreTrainedModel, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    (logits.logsumexp(-1) - logits[..., 3]).sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {"logits": logits.detach(), **found}
