@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from trainrun_api.train_config import TrainConfig
 from trainrun_operator.sweep.variants import make_variants, parse_axis
-from trainrun_trainer.families import FAMILIES, by_mask, by_mask_and_positions, by_documents
+from trainrun_trainer.families import FAMILIES, by_documents, by_mask, by_mask_and_positions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
 WORDS = {
