@@ -1,4 +1,4 @@
-"""Attention by document against transformers' own under a mask: results, gradients, windows, and callers without documents."""
+"""Attention by document against transformers' own under a mask: results, gradients, windows, callers without documents."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
 from trainrun_api.train_config import ModelConfig
 from trainrun_trainer.attention import DOCUMENTS, attend, by_documents, lengths_of
 from trainrun_trainer.families import FAMILIES

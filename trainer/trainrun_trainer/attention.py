@@ -8,10 +8,11 @@ all, not even in the last bit. transformers calls it by the name `documents`; fo
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+import torch.nn.functional as F  # noqa: N812 - torch's own name
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -38,7 +39,7 @@ def lengths_of(position_ids: torch.Tensor) -> Lengths:
     found = []
     for row in position_ids.tolist():
         starts = [0, *(place for place, position in enumerate(row) if position == 0 and place), len(row)]
-        found.append([end - start for start, end in zip(starts, starts[1:], strict=False)])
+        found.append([end - start for start, end in pairwise(starts)])
     return found
 
 
@@ -54,7 +55,7 @@ def attend(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Queries [rows, heads, tokens, size], keys and values with the same or fewer heads -> [rows, tokens, heads, size]."""
+    """Queries [rows, heads, tokens, size], keys and values of as many or fewer heads -> [rows, tokens, heads, size]."""
     if document_lengths is None:
         answer: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
