@@ -1,4 +1,4 @@
-"""Attention by document against transformers' own under a mask: values, gradients, windows, callers without documents."""
+"""Attention by document against a mask over the row: values, gradients, windows, callers without documents."""
 
 from __future__ import annotations
 
