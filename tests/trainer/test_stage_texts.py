@@ -103,6 +103,28 @@ def test_prepared_again_when_the_text_changes_and_only_then(mine: Path, chain: C
     assert {path: path.stat().st_mtime_ns for path in (chain.root / first["data"]).rglob("*")} == made
 
 
+def test_prepared_again_when_a_tokenizer_from_elsewhere_changes(mine: Path, chain: Chain, tmp_path: Path) -> None:
+    """The same text in other tokens is other data; weights and lineage beside the tokenizer say nothing of it."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(chain.root / prepared(chain, mine)["data"] / "tokenizer", folder)
+    config = config_of(mine)
+    config["data"]["tokenizer"] = {"path": str(folder)}
+
+    def again() -> str:
+        assert attempt(chain, "prepare", config)["exit_code"] == 0
+        return str(chain.record("it")["data"])
+
+    first = again()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "lineage.json").write_text("{}")
+    assert again() == first and starts(chain) == 2
+    words = json.loads((folder / "tokenizer.json").read_text())
+    words["model"]["merges"].pop()
+    words["model"]["vocab"].popitem()
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    assert again() != first and starts(chain) == 3
+
+
 def test_only_what_looks_new_is_read(mine: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not once more at each start, nor for each stage; and a file that was written just now is never taken as known."""
     inner, read = texts.hash_file, list[str]()
