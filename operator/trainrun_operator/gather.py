@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
 from trainrun_api.validate import validate
@@ -19,6 +19,8 @@ from trainrun_operator.facts import job_facts, pod_facts
 from trainrun_operator.node_index import NodeIndex
 from trainrun_operator.senses import Senses
 
+WARNINGS_KEPT = 2000
+"""Answers about jobs whose pods are missing, by uid. The API server searches all Events of the namespace for one."""
 SPECS_KEPT = 2000
 """Parsed specs by uid and generation; a spec never changes under them."""
 
@@ -40,6 +42,7 @@ class Gatherer:
         self._senses = senses
         self._nodes = NodeIndex()
         self._specs: dict[tuple[str, int], tuple[TrainingRunSpec | None, str | None]] = {}
+        self._warnings: dict[str, tuple[datetime, str]] = {}
 
     def gather(self, key: Key) -> Gathered | None:
         """Everything about one run; None if it is gone. The run and the open attempt's job are read live."""
@@ -149,11 +152,21 @@ class Gatherer:
         if len(made) >= (attempt.replicas or 1):
             return jobs
         return tuple(
-            replace(job, warning=self._cluster.job_warning(_reference(key, job)))
+            replace(job, warning=self._warning(key, job, now))
             if job.name == attempt.job and job.is_owned and not job.is_suspended
             else job
             for job in jobs
         )
+
+    def _warning(self, key: Key, job: JobFacts, now: datetime) -> str:
+        """Asked for as often as the rules would look again, however often its pods bring a pass."""
+        asked_at, text = self._warnings.get(job.uid, (None, ""))
+        if asked_at is None or now - asked_at >= timedelta(seconds=capacity.LOOK_AGAIN_SECONDS):
+            text = self._cluster.job_warning(_reference(key, job))
+            if len(self._warnings) >= WARNINGS_KEPT:
+                self._warnings.clear()
+            self._warnings[job.uid] = (now, text)
+        return text
 
     def _pods(self, key: Key, run: RunFacts, jobs: tuple[JobFacts, ...]) -> tuple[PodFacts, ...]:
         """Living pods and the last sight of departed ones; the living win."""

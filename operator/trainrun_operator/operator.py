@@ -30,6 +30,10 @@ from trainrun_operator.settings import Settings
 LONGEST_WAIT_SECONDS = 60.0
 """Bound of every wait, so that a lost notification costs a minute at most."""
 
+GATHERING_SECONDS = 0.5
+"""Pods that come, get their nodes and begin to run are looked at together: 512 of them would be as many passes, each
+with a status to write, just when the API server makes those pods. Nothing of the run waits for it."""
+
 
 class Operator:
     """Passes over runs, in threads or step by step."""
@@ -99,7 +103,8 @@ class Operator:
         else:
             run = (metadata.get("labels") or {}).get(Label.RUN)
             if run is not None:
-                self.queue.add(Key(metadata["namespace"], run))
+                delay = GATHERING_SECONDS if is_on_its_way(event) else 0.0
+                self.queue.add(Key(metadata["namespace"], run), delay_seconds=delay)
 
     def process_due(self) -> bool:
         """Run one pass that is due; False if none is. For callers without threads."""
@@ -217,6 +222,15 @@ class Operator:
                 self.poller.run_due(pool)
                 wait = min(LONGEST_WAIT_SECONDS, max(0.0, self._resync_at - self._clock.monotonic()))
                 self.poller.wait(max(wait, self._settings.retry_first_seconds))
+
+
+def is_on_its_way(event: WatchEvent) -> bool:
+    """Whether it tells of a pod that comes or runs, and of nothing that has ended or is about to."""
+    if event.kind != "Pod" or event.type == "DELETED" or "deletionTimestamp" in event.object["metadata"]:
+        return False
+    status = event.object.get("status") or {}
+    has_ended = any("terminated" in (c.get("state") or {}) for c in status.get("containerStatuses") or ())
+    return status.get("phase", "Pending") in ("Pending", "Running") and not has_ended
 
 
 def _key_of(run: Object) -> Key:

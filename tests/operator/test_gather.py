@@ -24,17 +24,24 @@ def test_missing_pods_are_asked_about_when_they_are_late(seconds: int, warning: 
     """An attempt on record whose job has no pods."""
     clock = FakeClock()
     cluster = FakeCluster(clock)
-    key = World(clock, cluster).add_run("a")
-    run = cluster.get_run(key)
-    assert run is not None
-    attempt = {"number": 0, "job": "a-a0", "replicas": 2, "startedAt": clock.now().isoformat()}
-    run = cluster.replace_run_status({**run, "status": {"attempts": [attempt]}})
-    cluster.create_job(render(run, 0, (), 2))
+    key = without_pods(cluster, clock)
     cluster.warnings["a-a0"] = "exceeded quota"
     clock.advance(seconds)
-    gathered = gatherer(cluster, clock).gather(Key(key.namespace, key.name))
-    assert gathered is not None
-    assert [job.warning for job in gathered.observed.jobs] == [warning]
+    assert warnings(gatherer(cluster, clock), key) == [warning]
+
+
+def test_missing_pods_are_asked_about_every_ten_seconds() -> None:
+    """However many passes their fellows bring: the API server searches all Events of the namespace for the answer."""
+    clock = FakeClock()
+    cluster = FakeCluster(clock)
+    key, gathers = without_pods(cluster, clock), gatherer(cluster, clock)
+    told = []
+    for second in range(3, 24):
+        cluster.warnings["a-a0"] = f"said after {second} s"
+        clock.advance(3 if second == 3 else 1)
+        told += warnings(gathers, key)
+    assert sorted(set(told)) == ["said after 13 s", "said after 23 s", "said after 3 s"]
+    assert told.count("said after 13 s") == 10
 
 
 @pytest.mark.parametrize("condition", ["Failed", "Succeeded"])
@@ -79,6 +86,25 @@ def test_a_run_with_a_queue_is_known_by_its_label(label: str, has_queue: bool) -
     gathered = gatherer(cluster, clock).gather(key)
     assert gathered is not None
     assert gathered.observed.run.has_queue == has_queue
+
+
+def without_pods(cluster: FakeCluster, clock: Clock) -> Key:
+    """A run with an attempt on record whose job has no pods."""
+    assert isinstance(clock, FakeClock)
+    key = World(clock, cluster).add_run("a")
+    run = cluster.get_run(key)
+    assert run is not None
+    attempt = {"number": 0, "job": "a-a0", "replicas": 2, "startedAt": clock.now().isoformat()}
+    run = cluster.replace_run_status({**run, "status": {"attempts": [attempt]}})
+    cluster.create_job(render(run, 0, (), 2))
+    return key
+
+
+def warnings(gathers: Gatherer, key: Key) -> list[str]:
+    """Of the jobs, as one pass sees them."""
+    gathered = gathers.gather(key)
+    assert gathered is not None
+    return [job.warning for job in gathered.observed.jobs]
 
 
 def gather(cluster: FakeCluster, clock: Clock, key: Key) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from trainrun_api.contract import Label
 from trainrun_operator.clock import SystemClock
 from trainrun_operator.cluster import Key, WatchEvent
 from trainrun_operator.errors import ClusterError, Conflict, NotFound, Unavailable
@@ -115,6 +116,38 @@ def test_heartbeats_of_nodes_are_no_news():
     assert operator.queue.pop_due() is None
     operator.on_event(WatchEvent("DELETED", "Node", node))
     assert operator.queue.pop_due() == key
+
+
+COMES = {"metadata": {"name": "p", "namespace": "ns", "labels": {Label.RUN: "a"}}, "status": {"phase": "Running"}}
+
+
+@pytest.mark.parametrize(
+    ("event", "seconds"),
+    [
+        pytest.param(WatchEvent("ADDED", "Pod", {**COMES, "status": {}}), 0.5, id="comes"),
+        pytest.param(WatchEvent("MODIFIED", "Pod", COMES), 0.5, id="runs"),
+        pytest.param(WatchEvent("MODIFIED", "Pod", {**COMES, "status": {"phase": "Failed"}}), 0, id="failed"),
+        pytest.param(
+            WatchEvent("MODIFIED", "Pod", {**COMES, "status": {"containerStatuses": [{"state": {"terminated": {}}}]}}),
+            0, id="a-container-ended",
+        ),
+        pytest.param(
+            WatchEvent("MODIFIED", "Pod", {**COMES, "metadata": {**COMES["metadata"], "deletionTimestamp": "now"}}),
+            0, id="leaves",
+        ),
+        pytest.param(WatchEvent("DELETED", "Pod", COMES), 0, id="is-gone"),
+        pytest.param(WatchEvent("MODIFIED", "PyTorchJob", COMES), 0, id="job"),
+    ],
+)  # fmt: skip
+def test_pods_that_come_are_looked_at_together(event, seconds):
+    """Hundreds of them within seconds; what has ended or is about to is looked at once."""
+    clock = FakeClock()
+    operator = Operator(FakeCluster(clock), clock, Settings(), lambda line: None)
+    for _ in range(3):
+        operator.on_event(event)
+    assert operator.queue.next_due_at() == clock.monotonic() + seconds
+    clock.advance(seconds)
+    assert [operator.queue.pop_due(), operator.queue.pop_due()] == [Key("ns", "a"), None]
 
 
 def test_objects_without_our_label_wake_nobody():
