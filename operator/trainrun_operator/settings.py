@@ -31,9 +31,9 @@ class Settings:
     question. That is known before the node's lease runs out, and nothing follows from it alone."""
     progress_pass_seconds: float = 60.0
     """A healthy run gets a pass this often to refresh status.progress."""
-    progress_passes_per_second: float = 5.0
-    """And of all runs together so many: each costs some milliseconds here and a write there, so that from 300 runs up
-    status.progress is renewed less often (1,000 runs: every 200 s)."""
+    progress_passes_per_second: float = 4.0
+    """And of all runs together so many: each costs some milliseconds here and a write there, so that from 240 runs up
+    status.progress is renewed less often (1,000 runs: every 250 s)."""
     outage_memory_seconds: float = 60.0
     """After an API outage a node's facts are stale until its next heartbeat, but no longer than this."""
     agent_image: str = AGENT_IMAGE
