@@ -22,6 +22,12 @@ Lengths = list[list[int]]
 """Of the documents of each row; they sum up to the row's tokens."""
 
 
+def register() -> None:
+    """Make the name known to transformers, before a model asks for it; a second time changes nothing."""
+    AttentionInterface.register(DOCUMENTS, attend)
+    AttentionMaskInterface.register(DOCUMENTS, sdpa_mask)
+
+
 def by_documents(position_ids: torch.Tensor) -> dict[str, Any]:
     """What a model is given for rows [rows, tokens] whose positions restart with each document.
 
@@ -90,7 +96,3 @@ def _causal(
     back = places[:, None] - places[None, :]
     is_seen = (back >= 0) & (back < window)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=is_seen, dropout_p=dropout, scale=scaling)
-
-
-AttentionInterface.register(DOCUMENTS, attend)
-AttentionMaskInterface.register(DOCUMENTS, sdpa_mask)

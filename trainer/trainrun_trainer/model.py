@@ -16,6 +16,7 @@ from trainrun_api.train_config import ModelConfig
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama as _preloaded  # noqa: F401 - the slow import, before a fork
 
+from trainrun_trainer.attention import register
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES, family_of, refuse_what_cannot_be_isolated, set_dropout
 
@@ -29,6 +30,7 @@ def build_model(
     config: ModelConfig, vocab_size: int, end_of_text: int, row_tokens: int, dropout: float, seed: int
 ) -> Any:
     """The whole model in fp32 on the CPU, in training mode."""
+    register()
     model = (
         _load_folder(config.path, vocab_size, dropout)
         if config.path is not None
