@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from trainrun_operator.cluster import Kind
-from trainrun_operator.errors import ClusterError, Expired
+from trainrun_operator.errors import ClusterError, Expired, Unavailable
 from trainrun_operator.kube.backoff import Backoff
 from trainrun_operator.kube.kube_cluster import KubeCluster
 from trainrun_operator.kube.stream import Stream
@@ -19,6 +20,8 @@ from trainrun_operator.kube.stream import Stream
 KINDS: tuple[Kind, ...] = ("PyTorchJob", "Pod", "Node")
 """Runs are kopf's (`handlers.py`)."""
 
+ALIVE_SECONDS = 1.0
+"""A watch that lived so long was one, though nothing happened; what ends sooner is tried again ever less often."""
 STOP_SECONDS = 2.0
 """For the thread to see that; one that waits for a silent API server ends with the process."""
 
@@ -62,25 +65,31 @@ class Watcher:
     def _try(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Expired as error:
-            log.info("%s: %s; listing anew", self._kind, error)
-            self._version = ""
         except Exception as error:  # the thread is the only eye for its kind: it ends with the process
+            if isinstance(error, Expired):
+                self._version = ""
             self._wait(error)
 
     def _list(self) -> None:
         self._version = self._cluster.relist(self._kind)
-        self._backoff.worked()
 
     def _follow(self) -> None:
-        """Take over one watch, from its first event until the server ends it."""
-        with self._cluster.open_watch(self._kind, self._version) as stream:
-            self._stream = stream
-            if self._stopping.is_set():
-                return
-            for event in stream:
-                self._version = self._cluster.take(self._kind, event)
+        """Take over one watch, from its first event until the server ends it. One that ends at once is none."""
+        began, is_alive = time.monotonic(), False
+        try:
+            with self._cluster.open_watch(self._kind, self._version) as stream:
+                self._stream = stream
+                if self._stopping.is_set():
+                    return
+                for event in stream:
+                    self._version = self._cluster.take(self._kind, event)
+                    is_alive = True
+        finally:
+            is_alive = is_alive or time.monotonic() - began >= ALIVE_SECONDS
+            if is_alive:
                 self._backoff.worked()
+        if not is_alive:
+            raise Unavailable("the watch ended without a word")
 
     def _wait(self, error: Exception) -> None:
         if self._stopping.is_set():

@@ -124,6 +124,25 @@ def test_a_watch_that_breaks_goes_on_after_its_last_event(broken: Answer) -> Non
     assert names(cluster) == ["b", "c"]
 
 
+@pytest.mark.parametrize(
+    "endless",
+    [pytest.param(status(410, "Expired"), id="always-too-old"), pytest.param((200, b""), id="ends-without-a-word")],
+)
+def test_watches_that_never_live_cost_ever_less(endless: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither lists nor watches follow each other without a wait."""
+    waits: list[float] = []
+    failed = backoff.Backoff.failed
+
+    def noted(self: backoff.Backoff) -> float:
+        waits.append(failed(self))
+        return waits[-1]
+
+    monkeypatch.setattr(backoff.Backoff, "failed", noted)
+    server = Server([listed(5)] * 9, [endless] * 5)
+    watched(server, lambda cluster: len(waits) > 4)
+    assert waits[:5] == [0.01, 0.02, 0.04, 0.08, 0.16]
+
+
 def test_priming_goes_on_until_the_list_is_there(caplog: pytest.LogCaptureFixture) -> None:
     """Each failure is said."""
     server = Server([status(503, "ServiceUnavailable"), (200, b"<html>"), listed(5, node("a", 1))], [])
