@@ -22,6 +22,8 @@ KINDS: tuple[Kind, ...] = ("PyTorchJob", "Pod", "Node")
 
 ALIVE_SECONDS = 1.0
 """A watch that lived so long was one, though nothing happened; what ends sooner is tried again ever less often."""
+WORDLESS_LIMIT = 3
+"""Such watches in a row, then the kind is listed anew: something between us and the API server may cut them always."""
 STOP_SECONDS = 2.0
 """For the thread to see that; one that waits for a silent API server ends with the process."""
 
@@ -37,6 +39,8 @@ class Watcher:
         self._version = ""
         """Everything until there is in the cache; empty: not even a list is."""
         self._backoff = Backoff()
+        self._wordless = 0
+        """Watches in a row that were opened and ended before they said anything."""
         self._stopping = threading.Event()
         self._stream: Stream | None = None
         self._thread = threading.Thread(target=self._loop, name=f"watch {kind}", daemon=True)
@@ -75,21 +79,29 @@ class Watcher:
 
     def _follow(self) -> None:
         """Take over one watch, from its first event until the server ends it. One that ends at once is none."""
-        began, is_alive = time.monotonic(), False
-        try:
-            with self._cluster.open_watch(self._kind, self._version) as stream:
-                self._stream = stream
-                if self._stopping.is_set():
-                    return
+        with self._cluster.open_watch(self._kind, self._version) as stream:
+            self._stream = stream
+            if self._stopping.is_set():
+                return
+            began, is_alive = time.monotonic(), False
+            try:
                 for event in stream:
                     self._version = self._cluster.take(self._kind, event)
                     is_alive = True
-        finally:
-            is_alive = is_alive or time.monotonic() - began >= ALIVE_SECONDS
-            if is_alive:
-                self._backoff.worked()
-        if not is_alive:
+            finally:
+                self._judge(is_alive or time.monotonic() - began >= ALIVE_SECONDS)
+        if self._wordless:
             raise Unavailable("the watch ended without a word")
+
+    def _judge(self, is_alive: bool) -> None:
+        """What a watch was good for; a list tells what a few in a row may have had no time to."""
+        if is_alive:
+            self._wordless = 0
+            self._backoff.worked()
+            return
+        self._wordless += 1
+        if self._wordless % WORDLESS_LIMIT == 0:
+            self._version = ""
 
     def _wait(self, error: Exception) -> None:
         if self._stopping.is_set():

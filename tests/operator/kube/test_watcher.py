@@ -143,6 +143,15 @@ def test_watches_that_never_live_cost_ever_less(endless: Answer, monkeypatch: py
     assert waits[:5] == [0.01, 0.02, 0.04, 0.08, 0.16]
 
 
+def test_what_watches_cannot_tell_is_listed() -> None:
+    """Something cuts each of them before it says a word: the third is not followed by a fourth, but by a list."""
+    cut = (200, b"")
+    server = Server([listed(5, node("a", 1)), listed(9, node("b", 8))], [cut, cut, cut])
+    cluster = watched(server, lambda cluster: names(cluster) == ["b"])
+    assert server.watched[:4] in (["5", "5", "5"], ["5", "5", "5", "9"])
+    assert names(cluster) == ["b"]
+
+
 def test_priming_goes_on_until_the_list_is_there(caplog: pytest.LogCaptureFixture) -> None:
     """Each failure is said."""
     server = Server([status(503, "ServiceUnavailable"), (200, b"<html>"), listed(5, node("a", 1))], [])

@@ -24,10 +24,10 @@ from trainrun_trainer.agent.command import why_not_startable
 from trainrun_trainer.agent.ending import End, Stop
 from trainrun_trainer.agent.keeper import NOT_STARTED, Keeper
 from trainrun_trainer.agent.peers import Peers
-from trainrun_trainer.agent.rendezvous import wait_for_name
+from trainrun_trainer.agent.rendezvous import find_endpoint
 from trainrun_trainer.agent.sampling import Sampler
 from trainrun_trainer.agent.server import ListenError, Server
-from trainrun_trainer.agent.settings import Settings
+from trainrun_trainer.agent.settings import RENDEZVOUS, Settings
 from trainrun_trainer.agent.tail import Tail, pump
 
 TICK_SECONDS = 0.2
@@ -77,9 +77,9 @@ class Agent:
             self._peers.start()
             self._sampler = Sampler(devices.reader(self._settings.accelerator))  # may start a thread: after the fork
             threading.Thread(target=self._sample_for_ever, name="samples", daemon=True).start()
-            refusal = self._wait_for_rendezvous()
+            refusal, found = self._find_rendezvous()
             if refusal is None and not self._asked_to_stop():
-                keeper.start(self._command, dict(os.environ))
+                keeper.start(self._command, {**os.environ, **found})
                 returncode = self._watch(keeper, wake_r)
                 pumping.join(DRAIN_SECONDS)
         keeper.kill()
@@ -97,15 +97,18 @@ class Agent:
         server.start()
         return None
 
-    def _wait_for_rendezvous(self) -> Optional[str]:
-        """torchrun too fails at once where the name is not known yet; only our launcher needs it in any case."""
+    def _find_rendezvous(self) -> Tuple[Optional[str], Dict[str, str]]:
+        """Why not to start, and what our launcher is told. torchrun too fails at once where the name is not known yet,
+        but only our launcher needs it in any case, and a user's program may want the name."""
         endpoint, limit = self._settings.rendezvous_endpoint, self._settings.rendezvous_wait_seconds
+        if not self._is_own_launcher:
+            limit = min(limit, COMMAND_WAIT_SECONDS)
+        found = find_endpoint(endpoint, limit, should_stop=self._asked_to_stop)
         if self._is_own_launcher:
-            return wait_for_name(endpoint, limit, should_stop=self._asked_to_stop)
-        unknown = wait_for_name(endpoint, min(limit, COMMAND_WAIT_SECONDS), should_stop=self._asked_to_stop)
-        if unknown is not None:
-            _say("%s; the command is started all the same" % unknown)
-        return None
+            return found.problem, {RENDEZVOUS: found.endpoint} if endpoint else {}
+        if found.problem is not None:
+            _say("%s; the command is started all the same" % found.problem)
+        return None, {}
 
     def _watch(self, keeper: Keeper, wake_r: int) -> Optional[int]:
         """Until the tree is gone; the launcher's or command's exit code."""

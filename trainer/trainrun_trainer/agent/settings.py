@@ -9,6 +9,9 @@ from typing import Mapping, Optional, Tuple
 
 from trainrun_api.contract import AGENT_PORT, TERMINATION_LOG, Env
 
+RENDEZVOUS = "PET_RDZV_ENDPOINT"
+"""host:port of the rendezvous, as training-operator tells torchrun."""
+
 
 class SettingsError(Exception):
     """A variable of the environment cannot be used; the message names it, its value and what is expected."""
@@ -62,7 +65,7 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         termination_log=env.get(Env.TERMINATION_LOG, TERMINATION_LOG),
         deadline_seconds=deadline if deadline > 0 else None,
         grace_seconds=_number(env, Env.GRACE_SECONDS, 120.0),
-        rendezvous_endpoint=env.get("PET_RDZV_ENDPOINT", ""),
+        rendezvous_endpoint=env.get(RENDEZVOUS, ""),
         rendezvous_wait_seconds=_number(env, Env.RENDEZVOUS_WAIT, 300.0),
     )
 
