@@ -73,11 +73,11 @@ def attend(
     if all(len(lengths) == 1 for lengths in document_lengths):
         return _causal(*parts, dropout, scaling, sliding_window).transpose(1, 2), None
     rows = []
-    # split and unbind, not slices: the gradient of a slice is a whole row of zeros for each document
-    for lengths, *row in zip(document_lengths, *(part.unbind(0) for part in parts), strict=True):
-        documents = zip(*(part.split(lengths, dim=1) for part in row), strict=True)
-        rows.append(torch.cat([_causal(q, k, v, dropout, scaling, sliding_window) for q, k, v in documents], dim=1))
-    return torch.stack(rows).transpose(1, 2), None
+    # split, not slices: the gradient of a slice is a whole row of zeros for each document
+    for lengths, *row in zip(document_lengths, *(part.split(1) for part in parts), strict=True):
+        documents = zip(*(part.split(lengths, dim=2) for part in row), strict=True)
+        rows.append(torch.cat([_causal(q, k, v, dropout, scaling, sliding_window) for q, k, v in documents], dim=2))
+    return torch.cat(rows).transpose(1, 2), None
 
 
 def _causal(
@@ -88,7 +88,7 @@ def _causal(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """One document, or many of one length: [..., heads, tokens, size]."""
+    """One document, or many of one length: [rows, heads, tokens, size], since for less torch has no fast kernel."""
     tokens = query.shape[-2]
     if window is None or tokens <= window:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling, is_causal=True)
