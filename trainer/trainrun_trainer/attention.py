@@ -73,8 +73,8 @@ def attend(
     if all(len(lengths) == 1 for lengths in document_lengths):
         return _causal(*parts, dropout, scaling, sliding_window).transpose(1, 2), None
     rows = []
-    # split, not slices: the gradient of a slice is a whole row of zeros for each document
-    for lengths, *row in zip(document_lengths, *(part.split(1) for part in parts), strict=True):
+    # split and unbind, not slices: the gradient of a slice is a whole row of zeros for each document
+    for lengths, *row in zip(document_lengths, *(part.unsqueeze(1).unbind(0) for part in parts), strict=True):
         documents = zip(*(part.split(lengths, dim=2) for part in row), strict=True)
         rows.append(torch.cat([_causal(q, k, v, dropout, scaling, sliding_window) for q, k, v in documents], dim=2))
     return torch.cat(rows).transpose(1, 2), None
