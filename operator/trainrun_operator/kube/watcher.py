@@ -7,6 +7,7 @@ Only when the API server has forgotten that version is everything listed anew, w
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("PyTorchJob", "Pod", "Node")
 
 ALIVE_SECONDS = 1.0
 """A watch that lived so long was one, though nothing happened; what ends sooner is tried again ever less often."""
-WORDLESS_LIMIT = 3
+DEAD_LIMIT = 3
 """Such watches in a row, then the kind is listed anew: something between us and the API server may cut them always."""
 STOP_SECONDS = 2.0
 """For the thread to see that; one that waits for a silent API server ends with the process."""
@@ -39,8 +40,8 @@ class Watcher:
         self._version = ""
         """Everything until there is in the cache; empty: not even a list is."""
         self._backoff = Backoff()
-        self._wordless = 0
-        """Watches in a row that were opened and ended before they said anything."""
+        self._dead = 0
+        """Watches in a row that could not be opened, or ended before they said anything."""
         self._stopping = threading.Event()
         self._stream: Stream | None = None
         self._thread = threading.Thread(target=self._loop, name=f"watch {kind}", daemon=True)
@@ -79,28 +80,28 @@ class Watcher:
 
     def _follow(self) -> None:
         """Take over one watch, from its first event until the server ends it. One that ends at once is none."""
-        with self._cluster.open_watch(self._kind, self._version) as stream:
-            self._stream = stream
-            if self._stopping.is_set():
-                return
-            began, is_alive = time.monotonic(), False
-            try:
+        began = math.inf
+        try:
+            with self._cluster.open_watch(self._kind, self._version) as stream:
+                self._stream, began = stream, time.monotonic()
+                if self._stopping.is_set():
+                    return
                 for event in stream:
                     self._version = self._cluster.take(self._kind, event)
-                    is_alive = True
-            finally:
-                self._judge(is_alive or time.monotonic() - began >= ALIVE_SECONDS)
-        if self._wordless:
+                    began = -math.inf
+        finally:
+            self._judge(time.monotonic() - began >= ALIVE_SECONDS)
+        if self._dead:
             raise Unavailable("the watch ended without a word")
 
     def _judge(self, is_alive: bool) -> None:
-        """What a watch was good for; a list tells what a few in a row may have had no time to."""
+        """What a watch was good for; a list tells what a few in a row could not."""
         if is_alive:
-            self._wordless = 0
+            self._dead = 0
             self._backoff.worked()
             return
-        self._wordless += 1
-        if self._wordless % WORDLESS_LIMIT == 0:
+        self._dead += 1
+        if self._dead % DEAD_LIMIT == 0:
             self._version = ""
 
     def _wait(self, error: Exception) -> None:
