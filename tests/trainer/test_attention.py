@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trainrun_api.train_config import ModelConfig
 from trainrun_trainer.attention import DOCUMENTS, attend, by_documents, lengths_of
 from trainrun_trainer.families import FAMILIES
-from trainrun_trainer.model import build_model, forward
+from trainrun_trainer.model import attention_of, build_model, forward
 
 from tests.trainer.folders import MODELS, VOCABULARY, save_model
 
@@ -116,6 +116,13 @@ def test_who_names_no_documents_gets_sdpa(tmp_path: Path) -> None:
 def test_other_devices_mask_the_whole_row() -> None:
     """Of many small kernels a row would be slower there."""
     assert by_documents(torch.zeros(1, 4, dtype=torch.long, device="meta")).keys() == {"position_ids"}
+
+
+def test_the_fingerprint_names_the_path_that_is_taken(tmp_path: Path) -> None:
+    """A checkpoint of another device was made by another one."""
+    model = load(tmp_path, "llama")
+    assert [attention_of(model, torch.device(name)) for name in ("cpu", "meta")] == [DOCUMENTS, "sdpa"]
+    assert attention_of(load(tmp_path / "mpt", "mpt"), torch.device("cpu")) == "eager"
 
 
 def test_the_name_stays_here(tmp_path: Path) -> None:

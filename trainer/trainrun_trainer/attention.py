@@ -34,10 +34,15 @@ def by_documents(position_ids: torch.Tensor) -> dict[str, Any]:
     The mask is read by nobody: without one, transformers would build its own. Other devices take its mask, since many
     small kernels cost them more than a masked large one.
     """
-    if position_ids.device.type != "cpu":
+    if path_on(position_ids.device) != DOCUMENTS:
         return {"position_ids": position_ids}
     mask = torch.zeros(1, 1, 1, 1)
     return {"position_ids": position_ids, "attention_mask": mask, "document_lengths": lengths_of(position_ids)}
+
+
+def path_on(device: torch.device) -> str:
+    """The path that a model of this attention takes there."""
+    return DOCUMENTS if device.type == "cpu" else "sdpa"
 
 
 def lengths_of(position_ids: torch.Tensor) -> Lengths:

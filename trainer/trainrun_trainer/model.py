@@ -16,7 +16,7 @@ from trainrun_api.train_config import ModelConfig
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama as _preloaded  # noqa: F401 - the slow import, before a fork
 
-from trainrun_trainer.attention import register
+from trainrun_trainer.attention import DOCUMENTS, path_on, register
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES, family_of, refuse_what_cannot_be_isolated, set_dropout
 
@@ -66,9 +66,10 @@ def forward(model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> 
     return logits
 
 
-def attention_of(model: Any) -> str:
+def attention_of(model: Any, device: torch.device) -> str:
     """The attention path, for the numerics fingerprint."""
-    return FAMILIES[model.config.model_type].attention
+    named = FAMILIES[model.config.model_type].attention
+    return path_on(device) if named == DOCUMENTS else named
 
 
 def _random_start(

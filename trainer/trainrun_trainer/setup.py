@@ -105,7 +105,7 @@ def set_up(env: Environment, ranks: Ranks, open_storage: OpenStorage, started: f
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
 
-    described = _describe(config, data, device, ranks, dims, attention_of(model), base)
+    described = _describe(config, data, device, ranks, dims, attention_of(model, device), base)
     checkpoints = Checkpoints(
         storage, ranks, start.claim, state_tensors(shards, optimizer), described,
         env.checkpoint.keep_last, env.checkpoint.keep_every_steps,
