@@ -49,9 +49,9 @@ def log_of(operator: OperatorProcess) -> str:
     ],
 )
 def test_a_missing_right_is_said_by_name(stage: Stage, resource: str, verb: str) -> None:
-    """In the log, with verb and resource; not as a traceback."""
+    """In the log, with verb and resource; not as a traceback. From the start: lists and watches are asked for once."""
     words = f'cannot {verb} resource \\"{resource}\\"'
-    with stage.operator() as operator, without(stage, resource, verb):
+    with without(stage, resource, verb), stage.operator() as operator:
         stage.create_run("a")
         wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
         assert "Traceback" not in log_of(operator)
@@ -67,14 +67,14 @@ def test_a_right_that_is_missing_for_a_job_is_said_in_the_condition(stage: Stage
         assert 'cannot create resource "pytorchjobs"' in condition["message"]
 
 
-@pytest.mark.parametrize("resource", ["pytorchjobs", "pods"])
-def test_a_stop_without_the_right_to_delete_is_told(stage: Stage, resource: str) -> None:
+@pytest.mark.parametrize(("resource", "verb"), [("pytorchjobs", "delete"), ("pods", "deletecollection")])
+def test_a_stop_without_the_right_to_delete_is_told(stage: Stage, resource: str, verb: str) -> None:
     """The failed attempt's job or pods stay until the right is given."""
-    with stage.operator() as operator, without(stage, resource, "delete"):
+    with stage.operator() as operator, without(stage, resource, verb):
         stage.create_run("a")
         first = stage.wait_running("a", 0)[0]
         stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
-        words = f'cannot delete resource \\"{resource}\\"'
+        words = f'cannot {verb} resource \\"{resource}\\"'
         wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
     with stage.operator():
         stage.wait_running("a", 1)
