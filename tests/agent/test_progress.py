@@ -110,6 +110,20 @@ def test_the_runs_view_takes_rank_zero_wherever_it_is() -> None:
     assert whole["heard"] == {"1": 4.0, "2": 9.0}
 
 
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)], ids=["in order", "the other was heard first"])
+def test_who_took_over_speaks_and_not_who_was_cut_off(order: tuple[int, int]) -> None:
+    """Both have rank 0, of which one says for ever what it said last; a spare that waits says nothing."""
+    own = asked([record(1, 0, generation=2)], 60.0, {"generation": 2, "inplace_restarts": 2})
+    silent = asked([record(0, 0, step=172, generation=1)], 60.0, {"generation": 1, "inplace_restarts": 1})
+    taker = asked([record(0, 0, step=163, generation=2)], 60.0, {"generation": 2, "inplace_restarts": 2})
+    answers = {1: (taker, 1.0), 2: (silent, 64.0)}
+    spare = asked([], 60.0, {"generation": 3})
+    whole = run_progress(own, {**{index: answers[index] for index in order}, 3: (spare, 1.0)})
+    assert (whole["step"], whole["generation"], whole["step_age_seconds"]) == (163, 2, 11.0)
+    behind = asked([record(1, 0, step=172, generation=1)], 60.0, {"generation": 1})
+    assert run_progress(behind, {index: answers[index] for index in order})["step"] == 163
+
+
 def test_pods_answer_for_themselves_and_worker_zero_for_the_run(tmp_path: Path) -> None:
     """Over HTTP, with real workers: a held step grows old, and every worker shows activity and memory."""
     acts = [{"rank": 1, "step": 5, "do": "hang"}]

@@ -61,12 +61,16 @@ def pod_progress(
 
 
 def run_progress(own: Dict[str, Any], peers: Mapping[int, Tuple[Mapping[str, Any], float]]) -> Dict[str, Any]:
-    """The whole run as worker 0 sees it: `peers` holds, by pod index, the last answer and its age in seconds."""
+    """The whole run as worker 0 sees it: `peers` holds, by pod index, the last answer and its age in seconds.
+
+    The newest generation speaks, and of it the lowest rank. A pod that was cut off leaves its last answer for ever:
+    whoever took over from it has its rank.
+    """
     leading: Dict[str, Any] = own
-    best = _pod_rank(own)
-    for answer, age in peers.values():
-        if _pod_rank(answer) < best:
-            best = _pod_rank(answer)
+    best = _precedence(own)
+    for _, (answer, age) in sorted(peers.items()):
+        if answer.get("workers") and _precedence(answer) < best:
+            best = _precedence(answer)
             leading = _aged(answer, age)
     merged = {**leading, "run": own["run"], "attempt": own["attempt"], "stage": own["stage"]}
     merged["workers"] = list(own["workers"])
@@ -83,6 +87,11 @@ def _count(answer: Mapping[str, Any]) -> int:
 
 def _rank(record: Mapping[str, Any]) -> int:
     return int(record.get("rank", record["local_rank"]))
+
+
+def _precedence(answer: Mapping[str, Any]) -> Tuple[int, float]:
+    """Lower speaks first."""
+    return -int(answer.get("generation") or 0), _pod_rank(answer)
 
 
 def _pod_rank(answer: Mapping[str, Any]) -> float:
