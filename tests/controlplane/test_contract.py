@@ -62,7 +62,7 @@ def watching(cluster: KubeCluster, namespace: str, configuration: client.Configu
         return kopf.ConnectionInfo(server=configuration.host, ca_path=configuration.ssl_ca_cert, token=token)
 
     refresher, stop = Refresher(cluster, 3600.0), threading.Event()
-    eyes = [refresher, *(Watcher(cluster, kind) for kind in KINDS)]
+    eyes: list[Refresher | Watcher] = [refresher, *(Watcher(cluster, kind) for kind in KINDS)]
     for eye in eyes:
         eye.prime()
         eye.start()
