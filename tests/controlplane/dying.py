@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import urllib3
 from kubernetes import client, config
 from trainrun_operator.clock import SystemClock
 from trainrun_operator.cluster import Key, Kind, Object
 from trainrun_operator.errors import ClusterError
 from trainrun_operator.kube.client import KubeClient
-from trainrun_operator.kube.kube_cluster import KubeCluster, Place
+from trainrun_operator.kube.kube_cluster import WATCHED, KubeCluster, Place
 from trainrun_operator.operator import Operator
 from trainrun_operator.settings import Settings
 from trainrun_operator.testing.cluster import OperatorKilled
@@ -30,9 +31,12 @@ TURN_SECONDS = 0.1
 class OneWriteClient(KubeClient):
     """Dies as soon as the API server has carried out a write."""
 
-    def _call(self, verb: str, kind: Kind | str, method: str, path: str, **rest: Any) -> Object:
-        answer = super()._call(verb, kind, method, path, **rest)
+    def _send(
+        self, verb: str, kind: Kind | str, method: str, path: str, query: Object, **rest: Any
+    ) -> urllib3.HTTPResponse:
+        answer = super()._send(verb, kind, method, path, query, **rest)
         if method != "GET":
+            answer.drain_conn()
             raise OperatorKilled
         return answer
 
@@ -75,7 +79,8 @@ class DyingOperator:
         operator = Operator(cluster, clock, Settings(), self._hear)
         while not self._stopping.wait(TURN_SECONDS):
             try:
-                cluster.refresh()
+                for kind in WATCHED:
+                    cluster.relist(kind)
             except ClusterError as error:
                 self.errors.append(str(error))
                 continue

@@ -26,7 +26,7 @@ from trainrun_operator.kube.stream import Stream
 from trainrun_operator.kube.trim import trimmed
 
 WATCHED: dict[Kind, str] = {"TrainingRun": "", "PyTorchJob": Label.RUN, "Pod": Label.RUN, "Node": ""}
-"""Kinds and the label by which the API server selects them for us; order in which they are listed."""
+"""Kinds and the label by which the API server selects them for us."""
 
 NODELESS_KEPT = 10_000
 """Pods on nodes that are gone of which we know so."""
@@ -58,11 +58,6 @@ class KubeCluster:
         self.events = EventRecorder(client, clock, "trainrun-operator", place.instance)
         self._nodeless: set[str] = set()
         """Pods by uid whose node is gone, as was read live: should one of its name come, a watch will tell."""
-
-    def refresh(self) -> None:
-        """List everything that is watched. Raises ClusterError."""
-        for kind in WATCHED:
-            self.relist(kind)
 
     def relist(self, kind: Kind) -> str:
         """A complete list: fills the cache, and corrects it where a watch was cut.
