@@ -1,7 +1,8 @@
 """Pods, nodes and jobs, of which there are thousands: one complete list, then every change from its version on.
 
 Each kind has a thread of its own; an event costs its JSON and little else. A watch that ends goes on where it ended.
-Only when the API server has forgotten that version is everything listed anew, which finds what was missed.
+Only when the API server has forgotten that version, or watches do not live, is everything listed anew, which finds what
+was missed.
 """
 
 from __future__ import annotations
