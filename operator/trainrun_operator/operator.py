@@ -30,7 +30,7 @@ from trainrun_operator.settings import Settings
 LONGEST_WAIT_SECONDS = 60.0
 """Bound of every wait, so that a lost notification costs a minute at most."""
 
-GATHERING_SECONDS = 0.5
+GATHERING_SECONDS = 1.0
 """Pods that come, get their nodes and begin to run are looked at together: 512 of them would be as many passes, each
 with a status to write, just when the API server makes those pods. Nothing of the run waits for it."""
 

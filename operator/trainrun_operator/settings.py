@@ -24,16 +24,16 @@ class Settings:
     """While something may be wrong or the first step is awaited."""
     poll_timeout_seconds: float = 1.0
     """An agent answers from memory in milliseconds; a second is a verdict on the way to it."""
-    poll_parallel: int = 64
-    """Calls at once, so that a rack of silent agents does not delay the others."""
+    poll_parallel: int = 128
+    """Calls at once, so that a rack of silent agents does not delay the others: each holds one for a second."""
     peer_silent_seconds: float = 7.0
     """A peer that worker 0 has not heard for this long is silent: asked every 5 s, with 1 s to answer, it has missed a
     question. That is known before the node's lease runs out, and nothing follows from it alone."""
     progress_pass_seconds: float = 60.0
     """A healthy run gets a pass this often to refresh status.progress."""
-    progress_passes_per_second: float = 4.0
-    """And of all runs together so many: each costs some milliseconds here and a write there, so that from 240 runs up
-    status.progress is renewed less often (1,000 runs: every 250 s)."""
+    progress_passes_per_second: float = 2.5
+    """And of all runs together so many: each costs 6 ms here and a write there, so that from 150 runs up
+    status.progress is renewed less often (1,000 runs: every 400 s)."""
     outage_memory_seconds: float = 60.0
     """After an API outage a node's facts are stale until its next heartbeat, but no longer than this."""
     agent_image: str = AGENT_IMAGE

@@ -124,8 +124,8 @@ COMES = {"metadata": {"name": "p", "namespace": "ns", "labels": {Label.RUN: "a"}
 @pytest.mark.parametrize(
     ("event", "seconds"),
     [
-        pytest.param(WatchEvent("ADDED", "Pod", {**COMES, "status": {}}), 0.5, id="comes"),
-        pytest.param(WatchEvent("MODIFIED", "Pod", COMES), 0.5, id="runs"),
+        pytest.param(WatchEvent("ADDED", "Pod", {**COMES, "status": {}}), 1.0, id="comes"),
+        pytest.param(WatchEvent("MODIFIED", "Pod", COMES), 1.0, id="runs"),
         pytest.param(WatchEvent("MODIFIED", "Pod", {**COMES, "status": {"phase": "Failed"}}), 0, id="failed"),
         pytest.param(
             WatchEvent("MODIFIED", "Pod", {**COMES, "status": {"containerStatuses": [{"state": {"terminated": {}}}]}}),

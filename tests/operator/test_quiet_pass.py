@@ -93,3 +93,21 @@ def test_a_job_that_is_over_without_its_pods_words_is_looked_at_live(monkeypatch
     sim.operators[0].queue.add(key)
     sim.operators[0].process_due()
     assert calls["get_job"] > 0
+
+
+def test_after_a_start_nothing_is_read_live_until_it_trains() -> None:
+    """What is left of the attempt before is deleted by uid, and how the new one comes along is told as it is seen."""
+    sim = Simulation()
+    key = training(sim)
+    (old,) = sim.cluster.list_jobs(key)
+    sim.world.remove_node(sim.world.status(key)["attempts"][-1]["nodes"][0])
+    calls: list[str] = []
+    sim.cluster.before = calls.append
+    while "create_job" not in calls:
+        sim.run(1)
+    while sim.world.status(key)["phase"] != "Running":
+        sim.run(1)
+    after = calls[calls.index("create_job") :]
+    assert after.count("delete_job") == 1
+    assert after.count("get_run") == after.count("get_job") == 0
+    assert [job["metadata"]["name"] for job in sim.cluster.list_jobs(key)] == ["a-a1"] != [old["metadata"]["name"]]

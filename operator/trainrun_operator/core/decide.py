@@ -8,12 +8,16 @@ pass, after whatever crash, decides the same.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from trainrun_api.v1alpha1 import TrainingRunStatus
+
 from trainrun_operator.core.choice import Rule
-from trainrun_operator.core.decision import Decision
+from trainrun_operator.core.decision import CreateJob, Decision, StopJob
 from trainrun_operator.core.observed import Observed
 from trainrun_operator.core.rules import ending, running, starting, stopping, whole_run
 from trainrun_operator.core.rules.always import ALWAYS
-from trainrun_operator.core.situation import situate
+from trainrun_operator.core.situation import open_attempt, situate
 from trainrun_operator.core.status import settle
 
 WHOLE_RUN: tuple[Rule, ...] = (
@@ -71,3 +75,27 @@ def decide(observed: Observed) -> Decision:
     # the last rule of each list always answers
     name, choice = next((r.__name__, c) for r in rules if (c := r(situation)) is not None)
     return settle(situation, name, choice, tidy)
+
+
+def decide_in_turn(observed: Observed) -> tuple[Decision, ...]:
+    """`decide`; and where that ends an attempt and the next one starts at once, both, for a single write of status.
+
+    They are the decisions of two passes at the same instant, the second on the status of the first, without the reads
+    and the write between them, which of 80 runs that lose a rack together each would wait for. What the pass after that
+    tidies up anyway, with the old job first of all, is left to it: it follows at once, but behind the starts of other
+    runs. A crash after the write finds what one right after an ordinary start does, and jobs of earlier attempts.
+    """
+    first = decide(observed)
+    if open_attempt(observed.run.status) is None or first.next_wake != observed.now:
+        return (first,)
+    status = TrainingRunStatus.model_validate(first.status)
+    if open_attempt(status) is not None:
+        return (first,)
+    second = decide(replace(observed, run=replace(observed.run, status=status)))
+    if not any(isinstance(action, CreateJob) for action in second.actions):
+        return (first,)
+    later = [action for action in second.actions if isinstance(action, StopJob)]
+    return (
+        replace(first, actions=tuple(a for a in first.actions if a not in later)),
+        replace(second, actions=tuple(a for a in second.actions if a not in (*later, *first.actions))),
+    )

@@ -28,6 +28,10 @@ UNHEARD_SECONDS = 30.0
 """NotReady time after which a node counts as lost if no agent of the attempt was ever heard; time before a pod came to
 the node does not count. A scheduler places pods by what it knew before an API outage."""
 
+TOLD_SECONDS = 3.0
+"""A suspicion is watched at once and told when it lasts: a node that is lost gets its verdict one asked agent later,
+and each run that a rack takes with it would write a status more just then."""
+
 SPARED = "where a worker is on it, a spare takes its place"
 """Why a node of a run with spares is only suspected: one sentence, since what is known of it changes by the second."""
 
@@ -127,6 +131,12 @@ def is_verdict_pending(situation: Situation) -> bool:
     used = {p.node for p in situation.living}
     doubtful = [n for n in situation.observed.nodes.deviating.values() if n.name in used and n.exists and not n.ready]
     return any(n.is_stale for n in doubtful) or (bool(doubtful) and is_held(situation.observed.nodes, situation.now))
+
+
+def told_at(situation: Situation, suspect: Iterable[str]) -> datetime:
+    """When people are told of the first of these suspicions; one of unknown age at once."""
+    known = (situation.observed.nodes.deviating[name].not_ready_since for name in suspect)
+    return min((since or situation.now) + timedelta(seconds=TOLD_SECONDS if since else 0.0) for since in known)
 
 
 def wake_for(situation: Situation) -> datetime | None:

@@ -190,7 +190,7 @@ NODE_SUSPECT = _outcome(
     "Warning",
     "training",
     "{nodes} not Ready, but that is no ground for a verdict yet: {why}.",
-    meaning="A node of the run is not Ready, but steps are made, its agent answers, or too many nodes are so at once.",
+    meaning="A node of the run is not Ready for 3 s, but steps are made, its agent answers, or too many are so.",
     todo="Nothing for the run; look at the node, or at the control plane if it is many.",
 )
 TAKEOVER_AWAITED = _outcome(

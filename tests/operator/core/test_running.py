@@ -171,6 +171,17 @@ def test_a_not_ready_node_of_a_moving_run_is_only_suspected():
     assert not actions(decision, StopJob)
 
 
+@pytest.mark.parametrize("attempt", [make_attempt(), fresh_attempt()], ids=["trains", "starts"])
+def test_a_suspicion_is_told_when_it_lasts(attempt):
+    """Mostly the verdict is there before; agents are asked from the first moment."""
+    young = running(status=make_status(attempt), nodes=make_nodes(lost_node("n1", seconds=2)))
+    decision = decide(young)
+    assert (decision.rule, decision.next_wake) == ("node_suspected", ago(-1))
+    assert decision.reason == decide(running(status=make_status(attempt))).reason
+    assert decision.watch.ask_all
+    assert decide(replace(young, now=ago(-1))).reason == "NodeSuspect"
+
+
 @pytest.mark.parametrize(("seconds", "rule"), [(59, "attempt_runs"), (60, "attempt_blind")], ids=["short", "long"])
 def test_silence_of_all_agents_is_said_but_not_acted_upon(seconds, rule):
     """Blind: pods live, nothing is done, however old the last step is."""

@@ -127,10 +127,15 @@ def takeover_awaited(situation: Situation) -> Choice | None:
 
 
 def node_suspected(situation: Situation) -> Choice | None:
-    """A node is not Ready, but the run moves, the agent answers, or too many are at once: watch closely, do nothing."""
+    """A node is not Ready, but the run moves, the agent answers, or too many are at once: watch closely, do nothing.
+    It is told after 3 s: of most nodes that are lost the verdict is there by then."""
     suspect = nodes.judge(situation).suspect
     if not suspect:
         return None
+    told_at = nodes.told_at(situation, suspect)
+    if situation.now < told_at:
+        wake = earliest(told_at, stall.startup_deadline(situation), spares.look_again_at(situation))
+        return _goes_on(situation, wake, is_suspect=True)
     names = ", ".join(nodes.named(situation, name) for name in sorted(suspect))
     facts = {"nodes": names, "why": "; ".join(sorted(set(suspect.values())))}
     wake = earliest(nodes.wake_for(situation), stall.startup_deadline(situation), spares.look_again_at(situation))
@@ -151,7 +156,6 @@ def attempt_blind(situation: Situation) -> Choice | None:
 
 def attempt_runs(situation: Situation) -> Choice:
     """The attempt starts or trains; the poller watches its thresholds."""
-    attempt = situation.current
     missed_until = spares.look_again_at(situation)
     wake = earliest(
         missed_until,
@@ -161,11 +165,16 @@ def attempt_runs(situation: Situation) -> Choice:
         elastic.look_again_at(situation),
         _blind_at(situation),
     )
-    if attempt.first_step_at is None and not situation.is_mute:
-        return Choice(reasons.STARTING, {"attempt": attempt.number}, wake=wake)
     measured = stall.measure(situation)
     is_slow = measured is not None and measured.age_seconds > measured.limit_seconds / 2
     is_suspect = is_slow or missed_until is not None or stall.blind_since(situation) is not None
+    return _goes_on(situation, wake, is_suspect=is_suspect)
+
+
+def _goes_on(situation: Situation, wake: datetime | None, *, is_suspect: bool) -> Choice:
+    attempt = situation.current
+    if attempt.first_step_at is None and not situation.is_mute:
+        return Choice(reasons.STARTING, {"attempt": attempt.number}, wake=wake, is_suspect=is_suspect)
     return elastic.trains(situation, wake=wake, is_suspect=is_suspect)
 
 
