@@ -26,6 +26,12 @@ from trainrun_operator.settings import Settings
 ASKED_PER_ROUND = 16
 """Agents asked directly in one round; worker 0 speaks for the rest, and the longest unheard come first."""
 
+HEARD_SECONDS = 2.0
+"""Two heartbeats: a peer that worker 0 has heard within them need not be asked, so that of a run with a lost node two
+agents are asked and not all."""
+
+AGAIN_SECONDS = 0.25
+"""A run that became suspect while it is being asked gets its own question as soon as that is over, and not in 5 s."""
 
 BATCH_SECONDS = 1.0
 """Healthy runs are asked together at each full second: a thousand wake-ups a minute would be most of an idle CPU."""
@@ -110,7 +116,8 @@ class Poller:
         with self._changed:
             due = [(key, target.watch) for key, target in self._targets.items() if target.due <= now]
             for key, watch in due:
-                self._targets[key].due = self._next_due(now, watch)
+                is_asking = key in self._asking  # with an older watch, which may ask less
+                self._targets[key].due = now + AGAIN_SECONDS if is_asking else self._next_due(now, watch)
         for key, watch in due:
             if pool is None:
                 self.poll(key, watch)
@@ -125,15 +132,23 @@ class Poller:
         except ClusterError:
             return  # the pass that the failure of other calls causes will tell
         facts: ProgressFacts | None = None
+        is_told = False
         for turn, (index, pod) in enumerate(pods[:ASKED_PER_ROUND]):
+            if facts is not None and self._is_just_heard(facts, index):
+                continue
             answer = self._cluster.fetch_progress(pod, timeout_seconds=self._settings.poll_timeout_seconds)
             facts = self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
             if answer.record is not None and not watch.ask_all:
                 break
-            if turn == 0 and answer.record is not None and self._is_news(facts, watch):
-                self._enqueue(key)  # a pod that worker 0 has not heard need not be waited for
+            if not is_told and (turn == 0) == (answer.record is not None) and self._is_news(facts, watch):
+                self._enqueue(key)  # what worker 0 says, or a silence, need not wait for the answers of the others
+                is_told = True
         if facts is not None and (self._is_news(facts, watch) or self._is_pass_due(key)):
             self._enqueue(key)
+
+    def _is_just_heard(self, facts: ProgressFacts, index: int) -> bool:
+        heard_at = facts.agents[index].heard_at if index in facts.agents else None
+        return heard_at is not None and (self._clock.now() - heard_at).total_seconds() <= HEARD_SECONDS
 
     def _poll_apart(self, key: Key, watch: Watch) -> None:
         """In a thread of the pool, where nobody sees an exception."""
