@@ -27,6 +27,9 @@ MESSAGE_LIMIT = 1024
 
 WAITING_LIMIT = 1000
 """Events that wait to be written; an API server that falls further behind gets no more of them."""
+AT_ONCE, PER_SECOND = 20, 10.0
+"""Events written without a pause, and then each second: when a rack takes many runs with it, the API server has
+their jobs to see to."""
 FLUSH_SECONDS = 5.0
 """For what waits at the end; below the pod's grace period."""
 
@@ -45,6 +48,7 @@ class EventRecorder:
         self._lock = threading.Lock()
         self._waiting: queue.Queue[Object | None] = queue.Queue(WAITING_LIMIT)
         self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Write in a thread from now on."""
@@ -52,7 +56,8 @@ class EventRecorder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write what waits, without pauses, and end the thread."""
+        self._stopping.set()
         if self._thread is not None:
             with suppress(queue.Full):
                 self._waiting.put(None, timeout=FLUSH_SECONDS)
@@ -73,7 +78,11 @@ class EventRecorder:
             log.warning("event %s was not recorded: %d others wait", reason, WAITING_LIMIT)
 
     def _work(self) -> None:
+        free_at = self._clock.monotonic()
         while (event := self._waiting.get()) is not None:
+            now = self._clock.monotonic()
+            free_at = max(now, free_at) + 1.0 / PER_SECOND
+            self._stopping.wait(free_at - now - AT_ONCE / PER_SECOND)
             try:
                 self._write(event)
             except Exception:  # a bug that one Event brings out must not keep back the others

@@ -17,6 +17,7 @@ from trainrun_operator.kube import kube_cluster
 from trainrun_operator.kube.client import KubeClient
 from trainrun_operator.kube.events import EventRecorder
 from trainrun_operator.kube.kube_cluster import KubeCluster, Place
+from trainrun_operator.testing import FakeClock
 
 from tests.operator.kube.server import Answer, Request, Script, serving, status
 
@@ -177,6 +178,32 @@ def test_no_pass_waits_for_its_events(monkeypatch: pytest.MonkeyPatch, caplog: p
         events.stop()
     assert [request.body["message"] for request in script.requests] == ["one", "two", "three"]
     assert "2 others wait" in caplog.text
+
+
+class Pauses(threading.Event):
+    """Nobody waits; how long it would have been is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """At once."""
+        self.seconds.append(round(timeout or 0.0, 3))
+        return False
+
+
+def test_many_events_at_once_leave_the_api_server_room() -> None:
+    """Twenty, and then ten a second; all are written."""
+    with serving((201, {})) as script:
+        events = EventRecorder(connected(script.port), FakeClock(), "trainrun-operator", "here")
+        events._stopping = pauses = Pauses()
+        events.start()
+        for number in range(22):
+            events.record(RUN, "Normal", "Running", f"number {number}")
+        events.stop()
+    assert len(script.requests) == 22
+    assert [seconds for seconds in pauses.seconds if seconds > 0] == [0.1, 0.2]
 
 
 def test_an_event_that_brings_out_a_bug_keeps_no_other_back(caplog: pytest.LogCaptureFixture) -> None:
