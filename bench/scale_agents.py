@@ -1,5 +1,7 @@
 """The agents of all pods of the scale benchmark: one process, one port, nothing but what an answer needs.
 
+It renews the nodes' heartbeats, too, evenly spread: kwok would go on with those of nodes that are gone, all at a time.
+
 It runs in the benchmark's own network namespace, where every address of 127.0.0.0/8 is ours: one socket answers for all
 pods, and the address that was asked tells which one. A node whose kubelet label says "gone" answers no longer, and the
 attempts on it stand still. All that is kept of a pod is its place; the API server is watched as anybody else would.
@@ -20,7 +22,7 @@ from typing import Any
 from trainrun_api.contract import AGENT_PORT, SCHEMA, Label
 
 from tests.controlplane.api import CORE, Api, ApiError
-from tests.controlplane.nodes import KUBELET
+from tests.controlplane.nodes import KUBELET, now
 from tests.controlplane.pods import checkpoint, group_key, index
 
 SECONDS_PER_STEP = 2.0
@@ -28,8 +30,11 @@ SAVE_EVERY_STEPS = 50
 RETRY_SECONDS = 0.5
 SILENT_SECONDS = 3.0
 """A node that has vanished does not even refuse; whoever asks has given up long before."""
+HEARTBEAT_SECONDS = 300.0
+"""A kubelet at rest writes its Node this often; its Lease, which nobody watches here, tells the rest."""
 PODS = f"{CORE}/pods?labelSelector={Label.RUN}"
 GONE_NODES = f"{CORE}/nodes?labelSelector={KUBELET}=gone"
+LIVING_NODES = f"{CORE}/nodes?labelSelector={KUBELET}=kwok"
 
 
 @dataclass
@@ -79,6 +84,11 @@ class Agents:
                 if group.frozen_at is None and name in group.nodes.values():
                     group.frozen_at = time.monotonic() - group.started
 
+    def is_gone(self, node: str) -> bool:
+        """Whether the node has vanished."""
+        with self._lock:
+            return node in self._gone
+
     def record(self, address: str) -> dict[str, Any] | None:
         """What the agent there says; None: nobody lives there."""
         with self._lock:
@@ -127,6 +137,22 @@ def watch(api: Api, path: str, see: Any) -> None:
         time.sleep(RETRY_SECONDS)
 
 
+def beat(api: Api, agents: Agents) -> None:
+    """Renew all nodes' heartbeats in turn, for ever."""
+    while True:
+        began = time.monotonic()
+        with suppress(ApiError):  # busy: the next round comes
+            nodes = [node for page in api.pages(LIVING_NODES) for node in page["items"]]
+            for number, node in enumerate(nodes):
+                name = node["metadata"]["name"]
+                time.sleep(max(0.0, began + HEARTBEAT_SECONDS * number / len(nodes) - time.monotonic()))
+                ready = next((c for c in node["status"].get("conditions", ()) if c["type"] == "Ready"), None)
+                if ready is not None and not agents.is_gone(name):
+                    status = {"conditions": [{**ready, "lastHeartbeatTime": now()}]}
+                    api.merge(f"{CORE}/nodes/{name}/status", {"status": status})
+        time.sleep(max(RETRY_SECONDS, began + HEARTBEAT_SECONDS - time.monotonic()))
+
+
 async def serve(agents: Agents) -> None:
     """Until the process is ended."""
     server = await asyncio.start_server(agents.answer, "0.0.0.0", AGENT_PORT, backlog=1024)
@@ -140,6 +166,7 @@ def main() -> None:
     kubeconfig, agents = parser.parse_args().kubeconfig, Agents()
     for path, see in ((PODS, agents.see_pod), (GONE_NODES, agents.see_gone)):
         threading.Thread(target=watch, args=(Api(kubeconfig), path, see), daemon=True).start()
+    threading.Thread(target=beat, args=(Api(kubeconfig), agents), daemon=True).start()
     asyncio.run(serve(agents))
 
 

@@ -1,4 +1,4 @@
-"""training-operator and scheduler in one, for the scale benchmark: a PyTorchJob's pods are made at once, on nodes.
+"""training-operator and scheduler in one, for the scale benchmark: a PyTorchJob's pods are made on nodes.
 
 The real two write about eight times for each pod (Service, Events, binding, the job's counts), which for 8,000 pods
 takes a machine of two cores most of an hour and tells nothing about the operator under test. Here a pod is one write;
@@ -11,10 +11,12 @@ import argparse
 import copy
 import itertools
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from trainrun_api.contract import Label
 from trainrun_operator.job_controller import (
     JOB_NAME_LABEL,
     JOB_ROLE_LABEL,
@@ -28,6 +30,9 @@ from tests.controlplane.api import CORE, JOBS, Api, ApiError
 from tests.controlplane.nodes import KUBELET, now
 
 HANDS = 6
+WRITES_PER_SECOND, WRITES_AT_ONCE = 20.0, 30
+"""Limit of training-operator's client by default (`--kube-api-qps`, `--kube-api-burst`). First attempts are not held to
+it: how long the ramp takes is not what is measured."""
 NOT_FOUND, EXISTS = 404, 409
 
 
@@ -48,6 +53,22 @@ class Nodes:
         """The next ones: members of a job lie apart."""
         with self._lock:
             return list(itertools.islice((name for name in self._ring if name not in self._gone), count))
+
+
+class Bucket:
+    """Writes that may be made now; shared by all hands."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._full_at = time.monotonic()
+
+    def take(self) -> None:
+        """Wait for one."""
+        with self._lock:
+            now = time.monotonic()
+            self._full_at = max(now, self._full_at) + 1.0 / WRITES_PER_SECOND
+            wait = self._full_at - now - WRITES_AT_ONCE / WRITES_PER_SECOND
+        time.sleep(max(0.0, wait))
 
 
 def pods_of(job: Any, names: list[str]) -> list[Any]:
@@ -75,7 +96,7 @@ def pods_of(job: Any, names: list[str]) -> list[Any]:
     return pods
 
 
-def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes) -> None:
+def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes, bucket: Bucket) -> None:
     """Make the pods of each new job, and say that it runs."""
     while True:
         job = jobs.get()
@@ -83,6 +104,8 @@ def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes) -> None:
         replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"].get("replicas", 1))
         try:
             for pod in pods_of(job, nodes.take(replicas)):
+                if pod["metadata"]["labels"][Label.ATTEMPT] != "0":
+                    bucket.take()
                 _create(api, f"{CORE}/namespaces/{namespace}/pods", pod)
             moment = now()
             running = {"type": "Running", "status": "True", "reason": "PyTorchJobRunning", "message": "",
@@ -118,8 +141,9 @@ def main() -> None:
             seen.add(job["metadata"]["uid"])
             jobs.put(job)
 
+    bucket = Bucket()
     for _ in range(HANDS):
-        threading.Thread(target=serve, args=(Api(kubeconfig), jobs, nodes), daemon=True).start()
+        threading.Thread(target=serve, args=(Api(kubeconfig), jobs, nodes, bucket), daemon=True).start()
     threading.Thread(target=watch, args=(Api(kubeconfig), GONE_NODES, nodes.see_gone), daemon=True).start()
     watch(Api(kubeconfig), f"{JOBS}/pytorchjobs", see_job)
 
