@@ -70,9 +70,10 @@ class Gatherer:
         listed = (job_facts(job, facts.uid) for job in self._cluster.list_jobs(key))
         jobs = tuple(job for job in listed if job is not None)
         pods = self._pods(key, facts, jobs)
-        if _lacks_words(facts, jobs, pods):
+        now = self._clock.now()
+        if _lacks_words(facts, jobs, pods) or _lacks_pods(facts, pods, now):
             return None
-        return self._gathered(key, run, facts, jobs, pods, self._clock.now())
+        return self._gathered(key, run, facts, jobs, pods, now)
 
     def _gathered(
         self,
@@ -146,10 +147,7 @@ class Gatherer:
     ) -> tuple[JobFacts, ...]:
         """The open attempt's job with the reason why pods are missing; asked for only when they should be there."""
         attempt = open_attempt(run.status)
-        if attempt is None or not capacity.is_late(attempt, now):
-            return jobs
-        made = [p for p in pods if p.attempt == attempt.number and not p.is_departed]
-        if len(made) >= (attempt.replicas or 1):
+        if attempt is None or not _lacks_pods(run, pods, now):
             return jobs
         return tuple(
             replace(job, warning=self._warning(key, job, now))
@@ -217,6 +215,15 @@ def _lacks_words(run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts
         return False
     is_over = any(job.name == attempt.job and (job.has_failed or job.has_succeeded) for job in jobs)
     return is_over and not any(pod.attempt == attempt.number and pod.has_ended for pod in pods)
+
+
+def _lacks_pods(run: RunFacts, pods: tuple[PodFacts, ...], now: datetime) -> bool:
+    """Whether pods of the open attempt that should be there by now do not exist: an Event on its job says why."""
+    attempt = open_attempt(run.status)
+    if attempt is None or not capacity.is_late(attempt, now):
+        return False
+    made = [p for p in pods if p.attempt == attempt.number and not p.is_departed]
+    return len(made) < (attempt.replicas or 1)
 
 
 def _reference(run: Key, job: JobFacts) -> Object:

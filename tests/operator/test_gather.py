@@ -30,6 +30,18 @@ def test_missing_pods_are_asked_about_when_they_are_late(seconds: int, warning: 
     assert warnings(gatherer(cluster, clock), key) == [warning]
 
 
+def test_a_glance_is_not_enough_where_pods_are_missing() -> None:
+    """It would take back what an Event said, and the next look would tell it again."""
+    clock = FakeClock()
+    cluster = FakeCluster(clock)
+    key = without_pods(cluster, clock)
+    gathers = gatherer(cluster, clock)
+    gathers.gather(key)
+    assert gathers.glance(key) is not None
+    clock.advance(3)
+    assert gathers.glance(key) is None
+
+
 def test_missing_pods_are_asked_about_every_ten_seconds() -> None:
     """However many passes their fellows bring: the API server searches all Events of the namespace for the answer."""
     clock = FakeClock()
