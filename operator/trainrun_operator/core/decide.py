@@ -89,7 +89,7 @@ def decide_in_turn(observed: Observed) -> tuple[Decision, ...]:
     if open_attempt(observed.run.status) is None or first.next_wake != observed.now:
         return (first,)
     status = TrainingRunStatus.model_validate(first.status)
-    if open_attempt(status) is not None:
+    if open_attempt(status) is not None or not set(status.nodes.excluded) <= _described(observed):
         return (first,)
     second = decide(replace(observed, run=replace(observed.run, status=status)))
     if not any(isinstance(action, CreateJob) for action in second.actions):
@@ -99,3 +99,9 @@ def decide_in_turn(observed: Observed) -> tuple[Decision, ...]:
         replace(first, actions=tuple(a for a in first.actions if a not in later)),
         replace(second, actions=tuple(a for a in second.actions if a not in (*later, *first.actions))),
     )
+
+
+def _described(observed: Observed) -> set[str]:
+    """Nodes of which the snapshot says all that the choice of nodes asks for: a well one that is blamed only now is not
+    among them, and the next pass looks at it."""
+    return {*observed.nodes.deviating, *observed.run.status.nodes.excluded}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from trainrun_api.v1alpha1 import StopStatus
 from trainrun_operator.core.decide import decide, decide_in_turn
 from trainrun_operator.core.decision import CreateJob, RecordEvent, StopJob
-from trainrun_operator.core.observed import NodeFacts
+from trainrun_operator.core.observed import AgentFacts, NodeFacts
 from trainrun_operator.core.times import to_text
 
 from tests.operator.builders import (
@@ -21,9 +21,11 @@ from tests.operator.builders import (
     make_job,
     make_nodes,
     make_pod,
+    make_progress,
     make_spec,
     make_status,
     running,
+    silent,
     words,
 )
 from tests.operator.core.test_properties import snapshots
@@ -48,6 +50,17 @@ def test_what_no_later_pass_would_stop_is_stopped_at_once():
     lost, start = decide_in_turn(running(nodes=GONE, jobs=(make_job(0, is_deleting=True),)))
     assert lost.actions[0] == ABORT
     assert actions(start, CreateJob) and not actions(start, StopJob)
+
+
+def test_a_well_node_that_is_blamed_is_looked_at_before_the_next_start():
+    """The snapshot has nothing to say of it, and the new attempt is to avoid it."""
+    progress = make_progress(step_age_seconds=30.0, agents={0: AgentFacts(NOW), 1: silent()})
+    observed = running(progress=progress)
+    (ended,) = decide_in_turn(observed)
+    assert ended.status["nodes"]["excluded"] == ["n1"]
+    assert ended.next_wake == NOW
+    following = applied(observed, ended, nodes=make_nodes(NodeFacts("n1", ready=True)))
+    assert actions(decide(following), CreateJob)[0].excluded_nodes == ("n1",)
 
 
 STOPPED = make_status(make_attempt(stop=StopStatus(reason="Suspended", requested_at=to_text(ago(20)))))
