@@ -132,7 +132,7 @@ class Poller:
         except ClusterError:
             return  # the pass that the failure of other calls causes will tell
         facts: ProgressFacts | None = None
-        is_told = False
+        speaks, is_told = False, False
         for turn, (index, pod) in enumerate(pods[:ASKED_PER_ROUND]):
             if facts is not None and self._is_just_heard(facts, index):
                 continue
@@ -140,8 +140,9 @@ class Poller:
             facts = self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
             if answer.record is not None and not watch.ask_all:
                 break
-            if not is_told and (turn == 0) == (answer.record is not None) and self._is_news(facts, watch):
-                self._enqueue(key)  # what worker 0 says, or a silence, need not wait for the answers of the others
+            speaks = speaks or (turn == 0 and answer.record is not None)
+            if speaks and not is_told and self._is_news(facts, watch):
+                self._enqueue(key)  # what worker 0 says, or a peer's silence, need not wait for the others' answers
                 is_told = True
         if facts is not None and (self._is_news(facts, watch) or self._is_pass_due(key)):
             self._enqueue(key)

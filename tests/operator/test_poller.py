@@ -67,6 +67,19 @@ class Stage:
         self.asked.append(pod["metadata"]["name"])
         return self.answers.get(index, record())
 
+    def hold_answers(self) -> tuple[threading.Event, threading.Event]:
+        """Agents answer when the first event is set; the second one is, when one is asked."""
+        gate, reached = threading.Event(), threading.Event()
+
+        def slow(pod) -> ProgressAnswer:
+            self.asked.append(pod["metadata"]["name"])
+            reached.set()
+            assert gate.wait(20)
+            return record()
+
+        self.cluster.answer = slow
+        return gate, reached
+
     def poll(self, watch: Watch = WATCH) -> list[Key]:
         """One round; who is enqueued."""
         self.news.clear()
@@ -133,15 +146,7 @@ def test_a_silence_is_told_before_the_others_are_asked(stage):
 
 def test_a_suspicion_during_a_question_is_asked_about_right_after_it(stage):
     """The question under way was for worker 0 alone; five seconds more would be lost."""
-    gate, reached = threading.Event(), threading.Event()
-
-    def slow(pod) -> ProgressAnswer:
-        stage.asked.append(pod["metadata"]["name"])
-        reached.set()
-        assert gate.wait(20)
-        return record()
-
-    stage.cluster.answer = slow
+    gate, reached = stage.hold_answers()
     stage.poller.watch(KEY, WATCH)
     with ThreadPoolExecutor(2) as pool:
         stage.poller.run_due(pool)
@@ -171,15 +176,7 @@ def test_the_longest_unheard_are_asked_first_and_not_all_of_a_large_run(stage):
 
 def test_silent_agents_of_one_run_do_not_delay_another(stage):
     """With threads: a run that is still being asked is not asked again, others are."""
-    gate, reached = threading.Event(), threading.Event()
-
-    def slow(pod) -> ProgressAnswer:
-        stage.asked.append(pod["metadata"]["name"])
-        reached.set()
-        assert gate.wait(20)
-        return record()
-
-    stage.cluster.answer = slow
+    gate, reached = stage.hold_answers()
     stage.poller.watch(KEY, WATCH)
     with ThreadPoolExecutor(2) as pool:
         stage.poller.run_due(pool)
@@ -231,7 +228,7 @@ def test_all_agents_silent_is_news_once(stage):
     for index in range(3):
         stage.answers[index] = ProgressAnswer(None, "refused")
     known = replace(WATCH, heard_indices=frozenset())
-    assert set(stage.poll(known)) == {KEY}
+    assert stage.poll(known) == [KEY]
     assert stage.poll(replace(known, silent_indices=frozenset({0, 1, 2}))) == []
 
 
