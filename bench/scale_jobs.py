@@ -24,6 +24,7 @@ from trainrun_operator.job_controller import (
     REPLICA_INDEX_LABEL,
     REPLICA_TYPE_LABEL,
 )
+from trainrun_operator.rate_limit import RateLimit
 
 from bench.scale_agents import GONE_NODES, watch
 from tests.controlplane.api import CORE, JOBS, Api, ApiError
@@ -55,20 +56,18 @@ class Nodes:
             return list(itertools.islice((name for name in self._ring if name not in self._gone), count))
 
 
-class Bucket:
-    """Writes that may be made now; shared by all hands."""
+class Writes:
+    """Of pods, shared by all hands."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._full_at = time.monotonic()
+        self._limit = RateLimit(WRITES_PER_SECOND, WRITES_AT_ONCE)
 
-    def take(self) -> None:
-        """Wait for one."""
+    def wait(self) -> None:
+        """Until one may be made."""
         with self._lock:
-            now = time.monotonic()
-            self._full_at = max(now, self._full_at) + 1.0 / WRITES_PER_SECOND
-            wait = self._full_at - now - WRITES_AT_ONCE / WRITES_PER_SECOND
-        time.sleep(max(0.0, wait))
+            seconds = self._limit.take(time.monotonic())
+        time.sleep(seconds)
 
 
 def pods_of(job: Any, names: list[str]) -> list[Any]:
@@ -96,7 +95,7 @@ def pods_of(job: Any, names: list[str]) -> list[Any]:
     return pods
 
 
-def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes, bucket: Bucket) -> None:
+def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes, writes: Writes) -> None:
     """Make the pods of each new job, and say that it runs."""
     while True:
         job = jobs.get()
@@ -105,7 +104,7 @@ def serve(api: Api, jobs: SimpleQueue[Any], nodes: Nodes, bucket: Bucket) -> Non
         try:
             for pod in pods_of(job, nodes.take(replicas)):
                 if pod["metadata"]["labels"][Label.ATTEMPT] != "0":
-                    bucket.take()
+                    writes.wait()
                 _create(api, f"{CORE}/namespaces/{namespace}/pods", pod)
             moment = now()
             running = {"type": "Running", "status": "True", "reason": "PyTorchJobRunning", "message": "",
@@ -141,9 +140,9 @@ def main() -> None:
             seen.add(job["metadata"]["uid"])
             jobs.put(job)
 
-    bucket = Bucket()
+    writes = Writes()
     for _ in range(HANDS):
-        threading.Thread(target=serve, args=(Api(kubeconfig), jobs, nodes, bucket), daemon=True).start()
+        threading.Thread(target=serve, args=(Api(kubeconfig), jobs, nodes, writes), daemon=True).start()
     threading.Thread(target=watch, args=(Api(kubeconfig), GONE_NODES, nodes.see_gone), daemon=True).start()
     watch(Api(kubeconfig), f"{JOBS}/pytorchjobs", see_job)
 

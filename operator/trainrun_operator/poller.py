@@ -20,6 +20,7 @@ from trainrun_operator.core.decision import Watch
 from trainrun_operator.core.observed import ProgressFacts
 from trainrun_operator.errors import ClusterError
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
+from trainrun_operator.rate_limit import RateLimit
 from trainrun_operator.senses import Senses
 from trainrun_operator.settings import Settings
 
@@ -70,8 +71,9 @@ class Poller:
         self._wakes_at = 0.0
         """Until when `wait` sleeps."""
         self._targets: dict[Key, _Target] = {}
-        self._turns, self._turns_at = max(1.0, settings.progress_passes_per_second), clock.monotonic()
-        """Passes of healthy runs that may begin now; a second's worth at most."""
+        rate = settings.progress_passes_per_second
+        self._turns = RateLimit(rate, max(1.0, rate))
+        """Passes of healthy runs; a second's worth at once."""
         self._changed = threading.Condition()
 
     def watch(self, key: Key, watch: Watch | None) -> None:
@@ -182,17 +184,11 @@ class Poller:
 
         At a start all runs get one at once; their next ones are spread by what all of them together may cost.
         """
-        rate = self._settings.progress_passes_per_second
         with self._changed:
             now, target = self._clock.monotonic(), self._targets.get(key)
-            self._turns = min(max(1.0, rate), self._turns + (now - self._turns_at) * rate)
-            self._turns_at = now
-            fair_share = len(self._targets) / rate
+            fair_share = len(self._targets) / self._settings.progress_passes_per_second
             longest = max(self._settings.progress_pass_seconds, fair_share)
-            if target is None or now - target.passed_at < longest or self._turns < 1.0:
-                return False
-            self._turns -= 1.0
-            return True
+            return target is not None and now - target.passed_at >= longest and self._turns.may_take(now)
 
     def _next_due(self, now: float, watch: Watch) -> float:
         if watch.is_suspect:

@@ -17,6 +17,7 @@ from trainrun_operator.cluster import Key, Object
 from trainrun_operator.core.times import to_text
 from trainrun_operator.errors import AlreadyExists, ClusterError
 from trainrun_operator.kube.client import KubeClient
+from trainrun_operator.rate_limit import RateLimit
 
 SAME_EVENT_SECONDS = 60.0
 """An Event that is told again within this time is not written again."""
@@ -78,11 +79,9 @@ class EventRecorder:
             log.warning("event %s was not recorded: %d others wait", reason, WAITING_LIMIT)
 
     def _work(self) -> None:
-        free_at = self._clock.monotonic()
+        limit = RateLimit(PER_SECOND, AT_ONCE)
         while (event := self._waiting.get()) is not None:
-            now = self._clock.monotonic()
-            free_at = max(now, free_at) + 1.0 / PER_SECOND
-            self._stopping.wait(free_at - now - AT_ONCE / PER_SECOND)
+            self._stopping.wait(limit.take(self._clock.monotonic()))
             try:
                 self._write(event)
             except Exception:  # a bug that one Event brings out must not keep back the others
