@@ -34,6 +34,10 @@ GATHERING_SECONDS = 1.0
 """Pods that come, get their nodes and begin to run are looked at together: 512 of them would be as many passes, each
 with a status to write, just when the API server makes those pods. Nothing of the run waits for it."""
 
+SLACK_SECONDS = 5.0
+"""What comes along, and what time brings, gives way for so long to what a fault or a user calls for. With 80 runs hit
+at once, the stops of old jobs (a second and more each) stood before the next jobs of others."""
+
 
 class Operator:
     """Passes over runs, in threads or step by step."""
@@ -97,14 +101,17 @@ class Operator:
         """Enqueue whom a change concerns; may be called from any thread."""
         metadata = event.object["metadata"]
         if event.kind == "TrainingRun":
-            self.queue.add(Key(metadata["namespace"], metadata["name"]))
+            slack = SLACK_SECONDS if is_echo(event) else 0.0
+            self.queue.add(Key(metadata["namespace"], metadata["name"]), slack_seconds=slack)
         elif event.kind == "Node":
             self._on_node(event)
         else:
             run = (metadata.get("labels") or {}).get(Label.RUN)
             if run is not None:
                 delay = GATHERING_SECONDS if is_on_its_way(event) else 0.0
-                self.queue.add(Key(metadata["namespace"], run), delay_seconds=delay)
+                is_new = event.type == "ADDED" or delay > 0.0
+                slack = SLACK_SECONDS if is_new else 0.0
+                self.queue.add(Key(metadata["namespace"], run), delay_seconds=delay, slack_seconds=slack)
 
     def process_due(self) -> bool:
         """Run one pass that is due; False if none is. For callers without threads."""
@@ -125,7 +132,7 @@ class Operator:
         self._resync_at = self._clock.monotonic() + self._settings.resync_seconds
         for run in runs:
             if not self.queue.has(_key_of(run)):
-                self.queue.add(_key_of(run))
+                self.queue.add(_key_of(run), slack_seconds=SLACK_SECONDS)
 
     def next_due_at(self) -> float:
         """Monotonic time of the next thing to do."""
@@ -162,7 +169,8 @@ class Operator:
             self.queue.forget_failures(key)
             self.poller.watch(key, decision.watch if decision is not None else None)
             if decision is not None:
-                self.queue.add(key, delay_seconds=self._seconds_until(decision.next_wake))
+                delay = self._seconds_until(decision.next_wake)
+                self.queue.add(key, delay_seconds=delay, slack_seconds=SLACK_SECONDS)
         finally:
             self.queue.done(key)
             self._observe_pass(outcome, self._clock.monotonic() - started)
@@ -222,6 +230,13 @@ class Operator:
                 self.poller.run_due(pool)
                 wait = min(LONGEST_WAIT_SECONDS, max(0.0, self._resync_at - self._clock.monotonic()))
                 self.poller.wait(max(wait, self._settings.retry_first_seconds))
+
+
+def is_echo(event: WatchEvent) -> bool:
+    """Whether a run shows what we have seen of it already: most such changes are our own writes of its status."""
+    metadata = event.object["metadata"]
+    seen = (event.object.get("status") or {}).get("observedGeneration")
+    return event.type == "MODIFIED" and "deletionTimestamp" not in metadata and seen == metadata.get("generation", 1)
 
 
 def is_on_its_way(event: WatchEvent) -> bool:

@@ -150,6 +150,51 @@ def test_pods_that_come_are_looked_at_together(event, seconds):
     assert [operator.queue.pop_due(), operator.queue.pop_due()] == [Key("ns", "a"), None]
 
 
+OURS = {"metadata": {"name": "a", "namespace": "ns", "generation": 2}, "status": {"observedGeneration": 2}}
+LEAVES = {**OURS, "metadata": {**OURS["metadata"], "deletionTimestamp": "now"}}
+EDITED = {**OURS, "metadata": {**OURS["metadata"], "generation": 3}}
+
+
+@pytest.mark.parametrize(
+    ("event", "gives_way"),
+    [
+        pytest.param(WatchEvent("MODIFIED", "TrainingRun", OURS), True, id="own status"),
+        pytest.param(WatchEvent("ADDED", "PyTorchJob", COMES), True, id="own job"),
+        pytest.param(WatchEvent("ADDED", "Pod", {**COMES, "status": {}}), True, id="pod comes"),
+        pytest.param(WatchEvent("MODIFIED", "TrainingRun", EDITED), False, id="edited run"),
+        pytest.param(WatchEvent("MODIFIED", "TrainingRun", LEAVES), False, id="deleted run"),
+        pytest.param(WatchEvent("ADDED", "TrainingRun", OURS), False, id="new run"),
+        pytest.param(WatchEvent("MODIFIED", "PyTorchJob", COMES), False, id="changed job"),
+        pytest.param(WatchEvent("DELETED", "PyTorchJob", COMES), False, id="deleted job"),
+        pytest.param(WatchEvent("DELETED", "Pod", COMES), False, id="pod goes"),
+    ],
+)
+def test_what_comes_along_gives_way_to_what_a_fault_calls_for(event, gives_way):
+    """Another run's pod has failed a little later."""
+    clock = FakeClock()
+    operator = Operator(FakeCluster(clock), clock, Settings(), lambda line: None)
+    operator.on_event(event)
+    clock.advance(2)
+    other = {"name": "q", "namespace": "ns", "labels": {Label.RUN: "b"}}
+    operator.on_event(WatchEvent("MODIFIED", "Pod", {"metadata": other, "status": {"phase": "Failed"}}))
+    order = [Key("ns", "b"), Key("ns", "a")] if gives_way else [Key("ns", "a"), Key("ns", "b")]
+    assert [operator.queue.pop_due(), operator.queue.pop_due()] == order
+
+
+def test_a_pass_that_time_calls_for_gives_way():
+    """Another run is deleted two seconds after it was due."""
+    sim = Simulation()
+    key = sim.world.add_run("a")
+    operator = sim.operators[0]
+    while operator.process_due():
+        pass
+    due = operator.queue.next_due_at()
+    assert due is not None
+    sim.clock.advance(due - sim.clock.monotonic() + 2)
+    operator.on_event(WatchEvent("DELETED", "TrainingRun", OURS))
+    assert [operator.queue.pop_due(), operator.queue.pop_due()] == [Key("ns", "a"), key]
+
+
 def test_objects_without_our_label_wake_nobody():
     """Other people's pods."""
     sim = Simulation()
