@@ -17,10 +17,14 @@ from trainrun_operator.core.situation import open_attempt
 from trainrun_operator.core.times import from_text
 from trainrun_operator.facts import job_facts, pod_facts
 from trainrun_operator.node_index import NodeIndex
+from trainrun_operator.rate_limit import RateLimit
 from trainrun_operator.senses import Senses
 
 WARNINGS_KEPT = 2000
 """Answers about jobs whose pods are missing, by uid. The API server searches all Events of the namespace for one."""
+SEARCHES_PER_SECOND, SEARCHES_AT_ONCE = 2.0, 4
+"""For such answers, of all runs together: with 80 runs whose pods are awaited, searches took the API server half a
+second each. A run that may not ask goes on with what it knows, and looks again after 10 s."""
 SPECS_KEPT = 2000
 """Parsed specs by uid and generation; a spec never changes under them."""
 
@@ -43,6 +47,7 @@ class Gatherer:
         self._nodes = NodeIndex()
         self._specs: dict[tuple[str, int], tuple[TrainingRunSpec | None, str | None]] = {}
         self._warnings: dict[str, tuple[datetime, str]] = {}
+        self._searches = RateLimit(SEARCHES_PER_SECOND, SEARCHES_AT_ONCE)
 
     def gather(self, key: Key) -> Gathered | None:
         """Everything about one run; None if it is gone. The run and the open attempt's job are read live."""
@@ -59,7 +64,7 @@ class Gatherer:
         return self._gathered(key, run, facts, self._with_warning(key, facts, jobs, pods, now), pods, now)
 
     def glance(self, key: Key) -> Gathered | None:
-        """The same without any call, from what the watches have shown; None if that is not enough.
+        """The same from what the watches have shown, run and job included; None if that is not enough.
 
         It is good for a pass that only reports; whatever starts or ends something gathers.
         """
@@ -71,9 +76,9 @@ class Gatherer:
         jobs = tuple(job for job in listed if job is not None)
         pods = self._pods(key, facts, jobs)
         now = self._clock.now()
-        if _lacks_words(facts, jobs, pods) or _lacks_pods(facts, pods, now):
+        if _lacks_words(facts, jobs, pods):
             return None
-        return self._gathered(key, run, facts, jobs, pods, now)
+        return self._gathered(key, run, facts, self._with_warning(key, facts, jobs, pods, now), pods, now)
 
     def _gathered(
         self,
@@ -146,20 +151,15 @@ class Gatherer:
         self, key: Key, run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts, ...], now: datetime
     ) -> tuple[JobFacts, ...]:
         """The open attempt's job with the reason why pods are missing; asked for only when they should be there."""
-        attempt = open_attempt(run.status)
-        if attempt is None or not _lacks_pods(run, pods, now):
-            return jobs
-        return tuple(
-            replace(job, warning=self._warning(key, job, now))
-            if job.name == attempt.job and job.is_owned and not job.is_suspended
-            else job
-            for job in jobs
-        )
+        awaited = _awaited(run, jobs, pods, now)
+        return tuple(replace(job, warning=self._warning(key, job, now)) if job is awaited else job for job in jobs)
 
     def _warning(self, key: Key, job: JobFacts, now: datetime) -> str:
         """Asked for as often as the rules would look again, however often its pods bring a pass."""
         asked_at, text = self._warnings.get(job.uid, (None, ""))
-        if asked_at is None or now - asked_at >= timedelta(seconds=capacity.LOOK_AGAIN_SECONDS):
+        if asked_at is not None and now - asked_at < timedelta(seconds=capacity.LOOK_AGAIN_SECONDS):
+            return text
+        if self._searches.may_take(self._clock.monotonic()):
             text = self._cluster.job_warning(_reference(key, job))
             if len(self._warnings) >= WARNINGS_KEPT:
                 self._warnings.clear()
@@ -217,13 +217,15 @@ def _lacks_words(run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts
     return is_over and not any(pod.attempt == attempt.number and pod.has_ended for pod in pods)
 
 
-def _lacks_pods(run: RunFacts, pods: tuple[PodFacts, ...], now: datetime) -> bool:
-    """Whether pods of the open attempt that should be there by now do not exist: an Event on its job says why."""
+def _awaited(run: RunFacts, jobs: tuple[JobFacts, ...], pods: tuple[PodFacts, ...], now: datetime) -> JobFacts | None:
+    """The open attempt's job if pods of it that should be there by now do not exist: an Event on it says why."""
     attempt = open_attempt(run.status)
     if attempt is None or not capacity.is_late(attempt, now):
-        return False
+        return None
     made = [p for p in pods if p.attempt == attempt.number and not p.is_departed]
-    return len(made) < (attempt.replicas or 1)
+    if len(made) >= (attempt.replicas or 1):
+        return None
+    return next((j for j in jobs if j.name == attempt.job and j.is_owned and not j.is_suspended), None)
 
 
 def _reference(run: Key, job: JobFacts) -> Object:

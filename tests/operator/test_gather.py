@@ -30,16 +30,38 @@ def test_missing_pods_are_asked_about_when_they_are_late(seconds: int, warning: 
     assert warnings(gatherer(cluster, clock), key) == [warning]
 
 
-def test_a_glance_is_not_enough_where_pods_are_missing() -> None:
-    """It would take back what an Event said, and the next look would tell it again."""
+def test_a_glance_tells_what_an_event_says() -> None:
+    """Or it would take that back, and the next look would tell it again."""
     clock = FakeClock()
     cluster = FakeCluster(clock)
-    key = without_pods(cluster, clock)
-    gathers = gatherer(cluster, clock)
+    key, gathers = without_pods(cluster, clock), gatherer(cluster, clock)
     gathers.gather(key)
-    assert gathers.glance(key) is not None
+    cluster.warnings["a-a0"] = "exceeded quota"
+    calls: list[str] = []
+    cluster.before = calls.append
+    told = []
+    for seconds in (2, 1, 9, 1):
+        clock.advance(seconds)
+        glanced = gathers.glance(key)
+        assert glanced is not None
+        told += [(job.warning, calls.count("job_warning")) for job in glanced.observed.jobs]
+    assert told == [("", 0), ("exceeded quota", 1), ("exceeded quota", 1), ("exceeded quota", 2)]
+    assert not {"get_run", "get_job"} & set(calls)
+
+
+def test_runs_that_wait_together_ask_in_turn() -> None:
+    """A search reads all Events of the namespace: four at once, then two a second; nobody is left out."""
+    clock = FakeClock()
+    cluster = FakeCluster(clock)
+    keys = [without_pods(cluster, clock, f"r{number}") for number in range(10)]
+    cluster.warnings |= {f"r{number}-a0": "exceeded quota" for number in range(10)}
+    gathers = gatherer(cluster, clock)
     clock.advance(3)
-    assert gathers.glance(key) is None
+    told = []
+    for _ in range(5):
+        told.append(sum(warnings(gathers, key) == ["exceeded quota"] for key in keys))
+        clock.advance(1)
+    assert told == [4, 6, 8, 10, 10]
 
 
 def test_missing_pods_are_asked_about_every_ten_seconds() -> None:
@@ -100,13 +122,13 @@ def test_a_run_with_a_queue_is_known_by_its_label(label: str, has_queue: bool) -
     assert gathered.observed.run.has_queue == has_queue
 
 
-def without_pods(cluster: FakeCluster, clock: Clock) -> Key:
+def without_pods(cluster: FakeCluster, clock: Clock, name: str = "a") -> Key:
     """A run with an attempt on record whose job has no pods."""
     assert isinstance(clock, FakeClock)
-    key = World(clock, cluster).add_run("a")
+    key = World(clock, cluster).add_run(name)
     run = cluster.get_run(key)
     assert run is not None
-    attempt = {"number": 0, "job": "a-a0", "replicas": 2, "startedAt": clock.now().isoformat()}
+    attempt = {"number": 0, "job": f"{name}-a0", "replicas": 2, "startedAt": clock.now().isoformat()}
     run = cluster.replace_run_status({**run, "status": {"attempts": [attempt]}})
     cluster.create_job(render(run, 0, (), 2))
     return key
