@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from trainrun_operator import act
 from trainrun_operator.act import describe, perform, write_status
 from trainrun_operator.cluster import Key
 from trainrun_operator.core.decision import (
@@ -70,17 +71,13 @@ def test_a_job_that_exists_is_left_for_the_next_pass_to_adopt(stage):
     assert len(stage.world.living_jobs(stage.key)) == 1
 
 
-@pytest.mark.parametrize(
-    ("mode", "grace", "writes"),
-    [
-        ("save", 90, ["delete_job", "delete_pods", "delete_pods"]),
-        ("abort", 1, ["delete_pods", "delete_pods", "delete_job"]),
-    ],
-    ids=["save", "abort"],
-)
-def test_a_stop_deletes_the_job_and_its_pods_with_the_wanted_grace(stage, mode, grace, writes):
+@pytest.mark.parametrize(("few", "pods"), [(2, "delete_pod"), (1, "delete_pods")], ids=["one by one", "in one call"])
+@pytest.mark.parametrize(("mode", "grace"), [("save", 90), ("abort", 1)])
+def test_a_stop_deletes_the_job_and_its_pods_with_the_wanted_grace(stage, monkeypatch, mode, grace, few, pods):
     """Abort: the pods first, since a kubelet that was told of a longer grace is not hurried by a shorter one. A second
-    time nothing is left to do."""
+    time nothing is left to do. The fake cluster writes down each pod of a call for all."""
+    monkeypatch.setattr(act, "FEW_PODS", few)
+    writes = ["delete_job", pods, pods] if mode == "save" else [pods, pods, "delete_job"]
     assert perform(stage.cluster, stage.run, stage.stop(mode, grace))
     assert stage.cluster.writes == writes
     assert stage.graces() == [grace, grace]
