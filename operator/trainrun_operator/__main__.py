@@ -83,7 +83,7 @@ def _lead(options: argparse.Namespace, clock: Clock, metrics: Metrics, pulse: Pu
     settings = Settings(agent_image=options.agent_image)
     place = Place(options.own_namespace, options.namespace, socket.gethostname())
     cluster = KubeCluster(KubeClient(connect(), metrics.observe_call), clock, place)
-    refresher = Refresher(cluster, settings.resync_seconds)
+    refresher = Refresher(cluster, settings.relist_seconds)
     eyes: list[Refresher | Watcher] = [refresher, *(Watcher(cluster, kind) for kind in KINDS)]
 
     def journal(line: logs.Line) -> None:
