@@ -30,6 +30,7 @@ SAVE_EVERY_STEPS = 50
 RETRY_SECONDS = 0.5
 SILENT_SECONDS = 3.0
 """A node that has vanished does not even refuse; whoever asks has given up long before."""
+HEARD_SECONDS = 0.5
 HEARTBEAT_SECONDS = 300.0
 """A kubelet at rest writes its Node this often; its Lease, which nobody watches here, tells the rest."""
 PODS = f"{CORE}/pods?labelSelector={Label.RUN}"
@@ -57,7 +58,8 @@ class Agents:
         self._groups: dict[tuple[str, int], Group] = {}
         self._places: dict[str, tuple[Group, str]] = {}
         """Group and pod index by address."""
-        self._gone: set[str] = set()
+        self._gone: dict[str, float] = {}
+        """Vanished nodes, and when."""
         self._lock = threading.Lock()
 
     def see_pod(self, kind: str, pod: Any) -> None:
@@ -79,7 +81,7 @@ class Agents:
         """A node has vanished: whatever trained on it hangs."""
         name = node["metadata"]["name"]
         with self._lock:
-            self._gone.add(name)
+            self._gone.setdefault(name, time.monotonic())
             for group in self._groups.values():
                 if group.frozen_at is None and name in group.nodes.values():
                     group.frozen_at = time.monotonic() - group.started
@@ -98,7 +100,7 @@ class Agents:
             since = time.monotonic() - group.started
             step, age = divmod(group.frozen_at if group.frozen_at is not None else since, SECONDS_PER_STEP)
             age += since - group.frozen_at if group.frozen_at is not None else 0.0
-            heard = {i: 0.5 for i, node in group.nodes.items() if i != mine and node not in self._gone}
+            heard = {i: self._age(node) for i, node in group.nodes.items() if i != mine}
         saved = checkpoint(int(step) - int(step) % SAVE_EVERY_STEPS)
         return {
             "schema": SCHEMA, "run": group.run, "attempt": group.attempt, "stage": "train", "phase": "training",
@@ -107,6 +109,10 @@ class Agents:
             "slowest_step_seconds": SECONDS_PER_STEP, "durable_checkpoint": {**saved, "age_seconds": 1.0},
             "heard": heard,
         }  # fmt: skip
+
+    def _age(self, node: str) -> float:
+        """Seconds since a worker there was heard by its peers, under the lock."""
+        return time.monotonic() - self._gone[node] if node in self._gone else HEARD_SECONDS
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, one answer; none where nobody lives."""
