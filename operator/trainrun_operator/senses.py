@@ -111,8 +111,8 @@ class Senses:
             if not peer.isdigit() or int(peer) == index:
                 continue
             if age <= self.peer_silent_seconds:
-                heard_at = now - timedelta(seconds=age)
-                agents[int(peer)] = AgentFacts(heard_at=heard_at, ranks=_ranks(record, int(peer)))
+                heard = AgentFacts(now - timedelta(seconds=age), ranks=_ranks(record, int(peer)))
+                agents[int(peer)] = _heard(agents.get(int(peer)), heard)
             elif _heard_before(agents.get(int(peer)), now - timedelta(seconds=self.peer_silent_seconds)):
                 agents[int(peer)] = _silent(agents.get(int(peer)), "not heard by its peer", now)
         if _is_news(known, record, now):
@@ -137,6 +137,13 @@ def _is_news(known: ProgressFacts, record: Progress, now: datetime) -> bool:
 def _silent(known: AgentFacts | None, why: str, now: datetime) -> AgentFacts:
     known = known or AgentFacts()
     return AgentFacts(known.heard_at, known.silent_since or now, why)
+
+
+def _heard(known: AgentFacts | None, heard: AgentFacts) -> AgentFacts:
+    """By a peer: that ends a silence only if it was after its beginning."""
+    if known is None or known.silent_since is None or heard.heard_at is None or heard.heard_at > known.silent_since:
+        return heard
+    return replace(known, heard_at=max(known.heard_at or heard.heard_at, heard.heard_at))
 
 
 def _heard_before(known: AgentFacts | None, moment: datetime) -> bool:

@@ -60,6 +60,15 @@ def test_worker_0_speaks_for_its_peers(senses):
     assert set(facts.agents) == {0, 1, 2}
 
 
+def test_what_a_peer_heard_before_does_not_end_a_silence(senses):
+    """Worker 0 does not answer; worker 1 has heard it 3 s ago, and later once more."""
+    senses.note_answer(KEY, 0, 0, ProgressAnswer(None, "timeout"), ago(10))
+    facts = senses.note_answer(KEY, 0, 1, said(heard={"0": 3.0}), ago(9))
+    assert (facts.agents[0].heard_at, facts.agents[0].silent_since) == (ago(12), ago(10))
+    facts = senses.note_answer(KEY, 0, 1, said(heard={"0": 3.0}), NOW)
+    assert (facts.agents[0].heard_at, facts.agents[0].silent_since) == (ago(3), None)
+
+
 def test_a_peer_that_answers_itself_is_not_silent_because_worker_0_does_not_hear_it(senses):
     """A direct answer is better evidence."""
     senses.note_answer(KEY, 0, 2, said(), ago(3))
