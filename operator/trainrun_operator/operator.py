@@ -60,7 +60,10 @@ class Operator:
         self._observe_action = observe_action
         self.senses = Senses(settings.peer_silent_seconds, settings.outage_memory_seconds)
         self.queue: WorkQueue[Key] = WorkQueue(
-            clock, first_seconds=settings.retry_first_seconds, longest_seconds=settings.retry_longest_seconds
+            clock,
+            first_seconds=settings.retry_first_seconds,
+            longest_seconds=settings.retry_longest_seconds,
+            patient_at_once=max(1, settings.workers // 2),  # a stop takes seconds: not all may be busy with them
         )
         self.poller = Poller(cluster, clock, settings, self.senses, enqueue=self.queue.add, on_error=self._tell_error)
         self._gatherer = Gatherer(cluster, clock, self.senses)

@@ -29,10 +29,14 @@ class _Wish(NamedTuple):
 class WorkQueue(Generic[K]):
     """Thread-safe; `get` blocks, `pop_due` does not (for the simulator)."""
 
-    def __init__(self, clock: Clock, *, first_seconds: float, longest_seconds: float) -> None:
+    def __init__(
+        self, clock: Clock, *, first_seconds: float, longest_seconds: float, patient_at_once: int | None = None
+    ) -> None:
+        """Back-off from and to; of the keys with slack so many are processed at once, None: any number."""
         self._clock = clock
         self._first = first_seconds
         self._longest = longest_seconds
+        self._patient_at_once = float("inf") if patient_at_once is None else patient_at_once
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         """Callers of `get` that wait to be called."""
@@ -44,10 +48,14 @@ class WorkQueue(Generic[K]):
         self._wishes: dict[K, _Wish] = {}
         self._coming: list[tuple[float, int, K]] = []
         """By due time, with the wish's number."""
-        self._due: list[tuple[float, int, K]] = []
-        """By deadline."""
+        self._urgent: list[tuple[float, int, K]] = []
+        """Due, without slack, by deadline."""
+        self._patient: list[tuple[float, int, K]] = []
+        """Due, with slack, by deadline."""
         self._count = 0
         self._busy: set[K] = set()
+        self._busy_patient: set[K] = set()
+        """Those of them that were taken with slack."""
         self._failures: dict[K, int] = {}
         self._is_closed = False
 
@@ -106,6 +114,7 @@ class WorkQueue(Generic[K]):
         """The key is no longer being processed; what was added meanwhile is due."""
         with self._lock:
             self._busy.discard(key)
+            self._busy_patient.discard(key)
             if key in self._wishes:
                 self._await(key, self._wishes[key])
 
@@ -156,19 +165,31 @@ class WorkQueue(Generic[K]):
         self._timer_until = None
 
     def _pop(self) -> K | None:
-        """The due key with the earliest deadline."""
+        """The due key with the earliest deadline among those that may be processed."""
+        self._sort_due()
+        may_be_patient = bool(self._patient) and len(self._busy_patient) < self._patient_at_once
+        if not self._urgent and not may_be_patient:
+            return None
+        is_patient = may_be_patient and (not self._urgent or self._patient[0] < self._urgent[0])
+        _, _, key = heapq.heappop(self._patient if is_patient else self._urgent)
+        del self._wishes[key]
+        self._busy.add(key)
+        if is_patient:
+            self._busy_patient.add(key)
+        return key
+
+    def _sort_due(self) -> None:
+        """Move what is due to its heap; afterwards the first of each heap is a newest wish."""
         now = self._clock.monotonic()
         while self._coming and self._coming[0][0] <= now:
             _, number, key = heapq.heappop(self._coming)
             if self._is_newest(key, number):
-                heapq.heappush(self._due, (self._wishes[key].deadline, number, key))
-        while self._due:
-            _, number, key = heapq.heappop(self._due)
-            if self._is_newest(key, number):
-                del self._wishes[key]
-                self._busy.add(key)
-                return key
-        return None
+                wish = self._wishes[key]
+                heap = self._patient if wish.deadline > wish.due else self._urgent
+                heapq.heappush(heap, (wish.deadline, number, key))
+        for heap in (self._urgent, self._patient):
+            while heap and not self._is_newest(heap[0][2], heap[0][1]):
+                heapq.heappop(heap)
 
     def _is_newest(self, key: K, number: int) -> bool:
         wish = self._wishes.get(key)

@@ -79,6 +79,21 @@ def test_slack_delays_nothing_when_nothing_else_is_due(queue, clock):
     assert queue.pop_due() is None
 
 
+def test_keys_with_slack_leave_some_workers_to_the_others(clock):
+    """Each of them may take seconds, in which a fault would wait."""
+    queue: WorkQueue[str] = WorkQueue(clock, first_seconds=1.0, longest_seconds=8.0, patient_at_once=2)
+    for key in ("a", "b", "c"):
+        queue.add(key, slack_seconds=5)
+    assert [queue.pop_due(), queue.pop_due(), queue.pop_due()] == ["a", "b", None]
+    clock.advance(9)
+    queue.add("urgent")
+    assert [queue.pop_due(), queue.pop_due()] == ["urgent", None]
+    queue.done("urgent")
+    assert queue.pop_due() is None
+    queue.done("a")
+    assert [queue.pop_due(), queue.pop_due()] == ["c", None]
+
+
 @pytest.mark.parametrize("is_urgent_first", [True, False])
 def test_a_key_that_was_urgent_once_stays_so(queue, is_urgent_first):
     """Whatever is added after or before that."""
@@ -132,7 +147,7 @@ def test_get_waits_for_a_due_key_and_ends_with_the_queue():
 
 def test_many_workers_take_every_wish_and_share_one_clock():
     """With the real clock: each key that is added is taken, never by two at once, and all workers end."""
-    queue: WorkQueue[int] = WorkQueue(SystemClock(), first_seconds=1.0, longest_seconds=8.0)
+    queue: WorkQueue[int] = WorkQueue(SystemClock(), first_seconds=1.0, longest_seconds=8.0, patient_at_once=3)
     lock, at_work, taken = threading.Lock(), set(), Counter()
     both, all_taken = [], threading.Event()
 
