@@ -22,6 +22,8 @@ class _Wish(NamedTuple):
 
     due: float
     deadline: float
+    is_patient: bool
+    """Whether it has been added with slack only."""
     number: int
     """Of this wish: entries of older ones are passed over."""
 
@@ -66,12 +68,13 @@ class WorkQueue(Generic[K]):
         """
         with self._lock:
             due = self._clock.monotonic() + max(0.0, delay_seconds)
-            deadline, old = due + slack_seconds, self._wishes.get(key)
+            deadline, is_patient, old = due + slack_seconds, slack_seconds > 0.0, self._wishes.get(key)
             if old is not None:
                 due, deadline = min(old.due, due), min(old.deadline, deadline)
-            if old is None or (due, deadline) != (old.due, old.deadline):
+                is_patient = is_patient and old.is_patient
+            if old is None or (due, deadline, is_patient) != old[:3]:
                 self._count += 1
-                self._wishes[key] = _Wish(due, deadline, self._count)
+                self._wishes[key] = _Wish(due, deadline, is_patient, self._count)
                 self._await(key, self._wishes[key])
 
     def has(self, key: K) -> bool:
@@ -185,7 +188,7 @@ class WorkQueue(Generic[K]):
             _, number, key = heapq.heappop(self._coming)
             if self._is_newest(key, number):
                 wish = self._wishes[key]
-                heap = self._patient if wish.deadline > wish.due else self._urgent
+                heap = self._patient if wish.is_patient else self._urgent
                 heapq.heappush(heap, (wish.deadline, number, key))
         for heap in (self._urgent, self._patient):
             while heap and not self._is_newest(heap[0][2], heap[0][1]):

@@ -90,8 +90,11 @@ def test_keys_with_slack_leave_some_workers_to_the_others(clock):
     assert [queue.pop_due(), queue.pop_due()] == ["urgent", None]
     queue.done("urgent")
     assert queue.pop_due() is None
+    queue.add("c")
+    assert queue.pop_due() == "c", "it has become urgent"
+    queue.add("d", slack_seconds=5)
     queue.done("a")
-    assert [queue.pop_due(), queue.pop_due()] == ["c", None]
+    assert [queue.pop_due(), queue.pop_due()] == ["d", None]
 
 
 @pytest.mark.parametrize("is_urgent_first", [True, False])
