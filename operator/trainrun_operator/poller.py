@@ -74,6 +74,10 @@ class Poller:
         rate = settings.progress_passes_per_second
         self._turns = RateLimit(rate, max(1.0, rate))
         """Passes of healthy runs; a second's worth at once."""
+        self._line: dict[Key, None] = {}
+        """Runs that wait for such a turn, the first one first."""
+        self._turn_due = 0.0
+        """When the next one may be taken, while somebody waits."""
         self._changed = threading.Condition()
 
     def watch(self, key: Key, watch: Watch | None) -> None:
@@ -95,13 +99,13 @@ class Poller:
     def next_due_at(self) -> float | None:
         """Monotonic time of the next call; None if nobody is watched."""
         with self._changed:
-            return min((t.due for t in self._targets.values()), default=None)
+            return self._earliest()
 
     def wait(self, longest_seconds: float) -> None:
         """Sleep until the next call is due, a watch changed, or that long."""
         with self._changed:
             now = self._clock.monotonic()
-            due = min((t.due for t in self._targets.values()), default=None)
+            due = self._earliest()
             self._wakes_at = now + longest_seconds if due is None else min(now + longest_seconds, due)
             if self._wakes_at > now and not self._is_interrupted:
                 self._changed.wait(self._wakes_at - now)
@@ -114,6 +118,7 @@ class Poller:
 
     def run_due(self, pool: ThreadPoolExecutor | None = None) -> None:
         """Ask every run that is due; in `pool` if one is given, else here."""
+        self._give_turns()
         now = self._clock.monotonic()
         with self._changed:
             due = [(key, target.watch) for key, target in self._targets.items() if target.due <= now]
@@ -135,19 +140,22 @@ class Poller:
             return  # the pass that the failure of other calls causes will tell
         facts: ProgressFacts | None = None
         speaks, is_told = False, False
-        for turn, (index, pod) in enumerate(pods[:ASKED_PER_ROUND]):
+        for place, (index, pod) in enumerate(pods[:ASKED_PER_ROUND]):
             if facts is not None and self._is_just_heard(facts, index):
                 continue
             answer = self._cluster.fetch_progress(pod, timeout_seconds=self._settings.poll_timeout_seconds)
             facts = self._senses.note_answer(key, watch.attempt, index, answer, self._clock.now())
             if answer.record is not None and not watch.ask_all:
                 break
-            speaks = speaks or (turn == 0 and answer.record is not None)
+            speaks = speaks or (place == 0 and answer.record is not None)
             if speaks and not is_told and self._is_news(facts, watch):
                 self._enqueue(key)  # what worker 0 says, or a peer's silence, need not wait for the others' answers
                 is_told = True
-        if facts is not None and (self._is_news(facts, watch) or self._is_pass_due(key)):
+        if facts is None:
+            return
+        if self._is_news(facts, watch):
             self._enqueue(key)
+        self._give_turns(key)
 
     def _is_just_heard(self, facts: ProgressFacts, index: int) -> bool:
         heard_at = facts.agents[index].heard_at if index in facts.agents else None
@@ -179,16 +187,37 @@ class Poller:
 
         return sorted(pods, key=turn)
 
-    def _is_pass_due(self, key: Key) -> bool:
-        """Whether a healthy run gets a pass, and with it a write of its progress.
+    def _give_turns(self, asked: Key | None = None) -> None:
+        """Have healthy runs looked at, which renews their progress: so many each second of all runs together.
 
-        At a start all runs get one at once; their next ones are spread by what all of them together may cost.
+        A run stands in line when it is asked some time after its last pass.
         """
+        served: list[Key] = []
         with self._changed:
-            now, target = self._clock.monotonic(), self._targets.get(key)
-            fair_share = len(self._targets) / self._settings.progress_passes_per_second
-            longest = max(self._settings.progress_pass_seconds, fair_share)
-            return target is not None and now - target.passed_at >= longest and self._turns.may_take(now)
+            now = self._clock.monotonic()
+            if asked is not None and self._is_old(asked, now):
+                self._line.setdefault(asked)
+            while self._line:
+                first = next(iter(self._line))
+                if self._is_old(first, now):
+                    if not self._turns.may_take(now):
+                        self._turn_due = now + 1.0 / self._settings.progress_passes_per_second
+                        if self._turn_due < self._wakes_at:
+                            self._changed.notify()
+                        break
+                    served.append(first)
+                del self._line[first]
+        for key in served:
+            self._enqueue(key)
+
+    def _earliest(self) -> float | None:
+        """When somebody is to be asked or has a turn; under the lock."""
+        due = min((t.due for t in self._targets.values()), default=None)
+        return min(due, self._turn_due) if self._line and due is not None else due
+
+    def _is_old(self, key: Key, now: float) -> bool:
+        target = self._targets.get(key)
+        return target is not None and now - target.passed_at >= self._settings.progress_pass_seconds
 
     def _next_due(self, now: float, watch: Watch) -> float:
         if watch.is_suspect:

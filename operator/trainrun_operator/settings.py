@@ -35,7 +35,7 @@ class Settings:
     progress_pass_seconds: float = 60.0
     """A healthy run gets a pass this often to refresh status.progress."""
     progress_passes_per_second: float = 2.5
-    """And of all runs together so many: each costs 6 ms here and a write there, so that from 150 runs up
+    """And of all runs together so many, in turn: each costs 6 ms here and a write there, so that from 150 runs up
     status.progress is renewed less often (1,000 runs: every 400 s)."""
     outage_memory_seconds: float = 60.0
     """After an API outage a node's facts are stale until its next heartbeat, but no longer than this."""
