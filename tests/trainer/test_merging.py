@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,10 @@ def by_mergekit(three: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
     python, root = python_with(MERGEKIT), tmp_path_factory.mktemp("mergekit")
     base = ModelFolder(three[0])
     for number in range(2):
-        kept = {n: methods.survivors(e.shape, DROP, SEED, n, number) for n, e in base.entries.items()}
+        kept = {
+            n: methods.survivors(methods.lot(SEED, n, number), math.prod(e.shape), DROP).reshape(e.shape)
+            for n, e in base.entries.items()
+        }
         save_file(kept, root / f"{number}.safetensors")
     whole = root / "two-whole.safetensors"
     save_file(tensors(three[2]), whole)
@@ -167,7 +171,8 @@ def test_dare_is_seeded_and_keeps_the_expected_difference() -> None:
     assert torch.equal(once, again) and not torch.equal(once, otherwise)
     assert sorted(set(once.flatten().tolist())) == [0.0, pytest.approx(10.0)]
     assert float(once.mean()) == pytest.approx(1.0, abs=0.05)
-    masks = [methods.survivors((64,), 0.5, 1, name, number) for name, number in (("w", 0), ("v", 0), ("w", 1))]
+    lots = [methods.lot(1, name, number) for name, number in (("w", 0), ("v", 0), ("w", 1))]
+    masks = [methods.survivors(dice, 64, 0.5) for dice in lots]
     assert len({tuple(mask.tolist()) for mask in masks}) == 3
 
 
@@ -178,7 +183,25 @@ def test_ties_by_hand() -> None:
     two = base + torch.tensor([2.0, 5.0, 0.3, -0.1])
     merged = methods.ties(base, [one, two], [1.0, 1.0], 0.5, 1.0)
     assert merged.tolist() == pytest.approx([1 + 3.0, 1 + 5.0, 1.0, 1.0])
-    assert methods.largest(torch.tensor([1.0, -1.0, 1.0]), 0.67).tolist() == [1.0, -1.0, 0.0]
+    merged = methods.ties(torch.zeros(3), [torch.tensor([1.0, -1.0, 1.0])], [1.0], 0.67, 1.0)
+    assert merged.tolist() == [1.0, -1.0, 0.0], "of equal ones the first stay"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(0,), (1,), (33, 17), (4, 5, 6)])
+def test_pieces_make_the_same_as_the_whole(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], dtype: Any) -> None:
+    """Bit for bit, with many differences of one size, of which the first stay."""
+    dice = torch.Generator().manual_seed(1)
+    base, one, two = (torch.randn(shape, generator=dice).mul(4).round().div(4).to(dtype) for _ in range(3))
+
+    def results() -> list[torch.Tensor]:
+        trimmed = [methods.ties(base, [one, two], [1.0, 0.5], density, 0.7) for density in (0.1, 0.5, 0.9, 1.0)]
+        return trimmed + [methods.dare(base, [one, two], [1.0, 0.5], 0.5, 0.7, 3, "w", elects) for elects in (0, 1)]
+
+    whole = results()
+    for piece in (7, 64):
+        monkeypatch.setattr(methods, "PIECE", piece)
+        assert all(torch.equal(a, b) for a, b in zip(results(), whole, strict=True))
 
 
 def other_vocabulary(root: Path) -> None:

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import xxhash
 
 PARALLEL = 0.9995
 """Above this cosine the arc's formula divides by almost nothing, and the arc is a line anyway."""
 SMALLEST_NORM = 1e-8
+PIECE = 1 << 18
+"""Elements that are merged at once: a megabyte each of a handful of intermediate results, which caches hold."""
 
 
 def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
@@ -42,8 +43,13 @@ def ties(
     base: torch.Tensor, others: Sequence[torch.Tensor], weights: Sequence[float], density: float, t: float
 ) -> torch.Tensor:
     """Trim each difference to its largest `density`, elect a sign per element, average what agrees with it."""
-    differences = [largest(other.float() - base.float(), density) for other in others]
-    return base.float().add_(mean_of_agreeing(differences, weights), alpha=t)
+    trims = [Trim(base, other, density) for other in others]
+
+    def merge(start: torch.Tensor, differences: list[torch.Tensor]) -> torch.Tensor:
+        kept = [trim.next(difference) for trim, difference in zip(trims, differences, strict=True)]
+        return start.add(mean_of_agreeing(kept, weights), alpha=t)
+
+    return _in_pieces(base, others, merge)
 
 
 def dare(
@@ -51,43 +57,60 @@ def dare(
     name: str, elects_signs: bool,
 ) -> torch.Tensor:  # fmt: skip
     """Drop each element of each difference with probability `drop` and scale the rest up; then the sum, or TIES."""
-    differences = []
-    for number, other in enumerate(others):
-        kept = survivors(base.shape, drop, seed, name, number)
-        differences.append((other.float() - base.float()).mul_(kept).div_(1 - drop))
-    if elects_signs:
-        return base.float().add_(mean_of_agreeing(differences, weights), alpha=t)
-    merged = base.float().clone()
-    for difference, weight in zip(differences, weights, strict=True):
-        merged.add_(difference, alpha=t * weight)
-    return merged
+    lots = [lot(seed, name, number) for number in range(len(others))]
+
+    def merge(start: torch.Tensor, differences: list[torch.Tensor]) -> torch.Tensor:
+        for dice, difference in zip(lots, differences, strict=True):
+            difference.mul_(survivors(dice, difference.numel(), drop)).div_(1 - drop)
+        if elects_signs:
+            return start.add(mean_of_agreeing(differences, weights), alpha=t)
+        for difference, weight in zip(differences, weights, strict=True):
+            start = start.add(difference, alpha=t * weight)
+        return start
+
+    return _in_pieces(base, others, merge)
 
 
-def survivors(shape: Sequence[int], drop: float, seed: int, name: str, number: int) -> torch.Tensor:
-    """Which elements of model `number`'s difference stay: a function of these arguments, not of what came before."""
-    generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(f"{seed}:{number}:{name}".encode()) >> 1)
-    return torch.rand(tuple(shape), generator=generator) >= drop
+def lot(seed: int, name: str, number: int) -> torch.Generator:
+    """What decides over tensor `name` of model `number`: a function of these arguments, not of what came before."""
+    return torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(f"{seed}:{number}:{name}".encode()) >> 1)
 
 
-def largest(difference: torch.Tensor, density: float) -> torch.Tensor:
-    """The difference with all but its largest share by magnitude at 0; of equal ones the first stay."""
-    if density >= 1 or not difference.numel():
-        return difference
-    num_kept = max(1, int(density * difference.numel()))
-    sizes = difference.abs().reshape(-1)
-    place = sizes.numel() - num_kept
-    # numpy selects many times faster than torch's kthvalue, and makes no indices of twice the tensor's size
-    smallest_kept = float(np.partition(sizes.numpy(), place)[place])
-    is_kept = sizes > smallest_kept
-    equals = (sizes == smallest_kept).nonzero()[:, 0]
-    is_kept[equals[: num_kept - int(is_kept.sum())]] = True
-    return difference * is_kept.reshape(difference.shape)
+def survivors(dice: torch.Generator, count: int, drop: float) -> torch.Tensor:
+    """Which of the next `count` elements of a difference stay; the same in one piece or in many."""
+    return torch.rand(count, generator=dice) >= drop
+
+
+class Trim:
+    """All of a difference but its largest share by magnitude set to 0, piece by piece; of equal ones the first stay."""
+
+    def __init__(self, base: torch.Tensor, other: torch.Tensor, density: float) -> None:
+        self._smallest_kept, self._equals_left = -1.0, 0
+        if density >= 1 or not base.numel():
+            return
+        num_kept = max(1, int(density * base.numel()))
+        sizes = (other.float() - base.float()).abs_().reshape(-1).numpy()
+        place = sizes.size - num_kept
+        # numpy selects many times faster than torch's kthvalue, and in place
+        sizes.partition(place)
+        self._smallest_kept = float(sizes[place])
+        self._equals_left = num_kept - int((sizes[place:] > self._smallest_kept).sum())
+
+    def next(self, difference: torch.Tensor) -> torch.Tensor:
+        """The next piece of the flattened difference, trimmed."""
+        sizes = difference.abs()
+        is_kept = sizes > self._smallest_kept
+        if self._equals_left:
+            equals = (sizes == self._smallest_kept).nonzero()[: self._equals_left, 0]
+            is_kept[equals] = True
+            self._equals_left -= len(equals)
+        return difference * is_kept
 
 
 def mean_of_agreeing(differences: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """Per element: the sign with more weighted mass wins, and those of that sign are averaged by weight.
 
-    Uses up `differences`: a large tensor is in memory as few times as can be.
+    Uses up `differences`.
     """
     weighted = [d.mul_(w) for d, w in zip(differences, weights, strict=True)]
     total = torch.zeros_like(weighted[0])
@@ -101,3 +124,21 @@ def mean_of_agreeing(differences: Sequence[torch.Tensor], weights: Sequence[floa
         total.add_(part.mul_(agrees))
         shares.add_(agrees, alpha=weight)
     return total.div_(shares.masked_fill_(shares == 0, 1.0))
+
+
+def _in_pieces(
+    base: torch.Tensor,
+    others: Sequence[torch.Tensor],
+    merge: Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor],
+) -> torch.Tensor:
+    """`merge` of a piece of the base and of the differences from it, for all pieces in their order.
+
+    Of all that a merge computes on the way, only a piece is in memory: of a large tensor a dozen copies would be.
+    """
+    merged = torch.empty(base.shape, dtype=torch.float32)
+    into, start, *ends = (tensor.reshape(-1) for tensor in (merged, base, *others))
+    for first in range(0, len(start), PIECE):
+        piece = slice(first, first + PIECE)
+        begin = start[piece].float()
+        into[piece] = merge(begin, [end[piece].float() - begin for end in ends])
+    return merged
