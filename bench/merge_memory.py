@@ -57,7 +57,9 @@ def make(folder: Path, layers: int) -> tuple[Path, Path]:
     )
     LlamaForCausalLM(config).save_pretrained(base, max_shard_size=SHARD_BYTES)
     settings = peft.LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
-    peft.get_peft_model(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32), settings).save_pretrained(adapter)
+    peft.get_peft_model(LlamaForCausalLM.from_pretrained(base, dtype=torch.float32), settings).save_pretrained(
+        str(adapter)
+    )
     return base, adapter
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def merge(asked: dict[str, Any]) -> None:
 def main(merges: dict[str, dict[str, Any]]) -> None:
     """Each in a process of its own; one JSON line."""
     torch.set_num_threads(1)
-    print(json.dumps({name: in_child(lambda asked=asked: merge(asked)) for name, asked in merges.items()}))
+    print(json.dumps({name: in_child(partial(merge, asked)) for name, asked in merges.items()}))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import torch
 from measured import in_child
-from trainrun_trainer.merging.config import MergeConfig
+from trainrun_api.stage_config import MergeConfig
 from trainrun_trainer.merging.merge import run
 
 
@@ -20,7 +21,7 @@ def merge(asked: dict[str, Any]) -> None:
 def main(merges: dict[str, dict[str, Any]]) -> None:
     """Each in a process of its own; one JSON line."""
     torch.set_num_threads(1)
-    print(json.dumps({name: in_child(lambda asked=asked: merge(asked)) for name, asked in merges.items()}))  # type: ignore[misc]
+    print(json.dumps({name: in_child(partial(merge, asked)) for name, asked in merges.items()}))
 
 
 if __name__ == "__main__":

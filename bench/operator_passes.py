@@ -81,7 +81,7 @@ def fill(cluster: KubeCluster, server: Server, runs: int, now: str) -> list[Key]
         }  # fmt: skip
         run["status"] = {"phase": "Running", "attempt": 0, "attempts": [attempt]}
         job = render(run, 0, (), WORKERS)
-        job["metadata"] |= _metadata(attempt["job"], now)
+        job["metadata"] |= _metadata(f"{key.name}-a0", now)
         for pod in pods_of(job, names):
             pod["metadata"] |= _metadata(pod["metadata"]["name"], now)
             pod["status"] = {"phase": "Running", "startTime": now, "podIP": "127.0.0.1", "conditions": [ready]}

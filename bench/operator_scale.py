@@ -91,7 +91,7 @@ class Seen:
 
     def _run(self, run: Any) -> None:
         status, name = run.get("status") or {}, run["metadata"]["name"]
-        ready = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
+        ready: dict[str, Any] = next((c for c in status.get("conditions") or [] if c["type"] == "Ready"), {})
         with self._lock:
             self.run_changes += 1
             if ready.get("reason") == "Running":
@@ -187,7 +187,8 @@ class Bench:
         in_parallel(self._plane, lambda api, name: add_run(api, name, workers), names)
 
     def _all_train(self) -> bool:
-        return len(self._seen.running) >= self._options.runs
+        runs: int = self._options.runs
+        return len(self._seen.running) >= runs
 
     def _size(self, kind: str) -> int:
         """Bytes of the first object as the API server sends it."""

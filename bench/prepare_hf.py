@@ -10,12 +10,13 @@ import json
 import sys
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from datasets import disable_progress_bars, load_dataset
 from measured import Measured
 from transformers import AutoTokenizer
 
-Batch = dict[str, list]
+Batch = dict[str, list[Any]]
 
 
 def main(recipe: str, text: str, tokenizer_folder: str, row_tokens: int, out: str) -> None:

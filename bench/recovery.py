@@ -124,7 +124,7 @@ def summary(samples: Sequence[dict[str, float]]) -> dict[str, Any]:
 def compare(case: Case, times: int, folder: Path) -> dict[str, Any]:
     """Our figure, the peer's on the same machine right after it, and their ratio."""
     ours = summary(our_recoveries(case, times, folder))
-    result = {"case": case.name, "faults": times, "target_seconds": case.target_seconds, "ours": ours}
+    result: dict[str, Any] = {"case": case.name, "faults": times, "target_seconds": case.target_seconds, "ours": ours}
     if case.fault != "kill-worker":
         return result
     for name, settings, kills in (("torchrun", {}, 1), ("torchrun_own_store", OWN_STORE, times)):

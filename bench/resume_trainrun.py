@@ -16,10 +16,10 @@ from typing import Any
 
 from trainrun_api.contract import Env
 from trainrun_trainer import worker
-from trainrun_trainer.environment import current
+from trainrun_trainer.environment import Environment, current
 from trainrun_trainer.metrics import Metrics
 from trainrun_trainer.optimizer import set_step
-from trainrun_trainer.setup import set_up
+from trainrun_trainer.setup import join, set_up
 from trainrun_trainer.storage import open_storage
 
 
@@ -36,7 +36,9 @@ def orders(config: str, store: str, attempt: int, progress: str) -> None:
 
 def make(step: int) -> dict[str, Any]:
     """A run whose counter is set forward, committed."""
-    run = set_up(current(), open_storage, time.time())
+    env = current()
+    assert isinstance(env, Environment)
+    run = set_up(env, join(env), open_storage, time.time())
     run.state = replace(run.state, step=step)
     set_step(run.optimizer, step)
     run.checkpoints.commit(run.checkpoints.snapshot(run.state), run.metrics.settle)
@@ -55,7 +57,7 @@ def resume() -> dict[str, Any]:
         found.update(step=state.step, cpu_seconds=time.process_time() - cpu, seconds=time.monotonic() - wall)
         raise KeyboardInterrupt  # nothing of the run's end: the next measurement resumes from the same checkpoint
 
-    Metrics.step = noted  # type: ignore[method-assign]
+    Metrics.step = noted  # type: ignore[method-assign,assignment]
     try:
         sys.exit(str(worker.run()))
     except KeyboardInterrupt:

@@ -6,14 +6,16 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sized
 from typing import Any
 
 import torch
 from trainrun_api.train_config import TrainConfig
+from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.model import build_model
 from trainrun_trainer.plan import Plan, make_plan
 from trainrun_trainer.prepare import prepare
-from trainrun_trainer.rows import IGNORED, TrainRows
+from trainrun_trainer.rows import TrainRows
 from trainrun_trainer.storage import open_storage
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -44,6 +46,7 @@ class InOrder(Trainer):
     """Trainer without shuffling."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        assert isinstance(self.train_dataset, Sized)
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
 

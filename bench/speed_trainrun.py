@@ -28,7 +28,7 @@ def main(config: TrainConfig, store: str) -> None:
         marks.append(time.process_time())
         losses.append(agreed.loss)
 
-    Metrics.step = timed  # type: ignore[method-assign]
+    Metrics.step = timed  # type: ignore[method-assign,assignment]
     with tempfile.TemporaryDirectory() as scratch:
         os.makedirs(os.path.join(store, "data"), exist_ok=True)
         os.symlink(os.path.join(store, "data"), os.path.join(scratch, "data"))
