@@ -17,9 +17,12 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.explain_step import open_run
 from trainrun_trainer.export import whole_model
 from trainrun_trainer.families import FAMILIES, by_mask, layers
+from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.model import build_model, forward, refuse_if_documents_leak
 from trainrun_trainer.parallel import ParallelDims, parallelize
+from trainrun_trainer.rows import Slot
 from trainrun_trainer.setup import _refuse_rows_beyond_context
+from trainrun_trainer.step import slot_backward
 from trainrun_trainer.storage import LocalDirectory
 
 from tests.trainer.folders import MODELS, VOCABULARY, save_model
@@ -67,6 +70,31 @@ def test_documents_of_a_row_are_apart(tmp_path: Path, kind: str, precision: torc
         one, two = forward(model, tokens, places), forward(model, other, places)
     assert torch.equal(one[:, 6:], two[:, 6:])
     assert not torch.allclose(one[:, :6], two[:, :6])
+
+
+@pytest.mark.parametrize("learned", [[], [0], [2, 3, 9]], ids=["none", "one", "some"])
+@pytest.mark.parametrize("kind", ALL)
+def test_the_output_layer_computes_only_what_is_learned(tmp_path: Path, kind: str, learned: list[int]) -> None:
+    """Loss and every gradient are those of all positions, and the layer is left as it was."""
+    model = load(save_model(tmp_path, kind))
+    tokens, places = torch.arange(12).reshape(2, 6) + 20, torch.arange(6).expand(2, 6)
+    targets = torch.full((2, 6), IGNORED)
+    targets.view(-1)[learned] = tokens.flatten()[learned] + 1
+    whole = Slot(tokens, targets, places, 0)
+    heads: list[tuple[int, ...]] = []
+    watch = model.get_output_embeddings().register_forward_hook(lambda layer, inputs, out: heads.append(out.shape))
+
+    def run(slot: Slot) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.zero_grad()
+        loss = slot_backward(model, slot, 3, "fp32")
+        return loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    expected = run(whole)
+    found = run(replace(whole, learned=torch.tensor(learned, dtype=torch.int64)))
+    torch.testing.assert_close(found, expected)
+    assert [shape[:-1] for shape in heads] == [(2, 6), (len(learned),)]
+    watch.remove()
+    assert forward(model, tokens, places).shape[:2] == (2, 6)
 
 
 @pytest.mark.parametrize("kind", ["falcon 7b", "falcon 40b", "mpt"])

@@ -118,6 +118,16 @@ def test_loss_is_on_the_responses_only(prepared: DataManifest) -> None:
     assert sorted(predicted(prepared)) == sorted(wanted)
 
 
+def test_a_batch_knows_the_places_of_its_targets(prepared: DataManifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of instruction rows; of text nearly all places have one, and none is picked."""
+    rows = open_rows(prepared, "a", TRAIN)
+    slot = make_slot([(rows, row) for row in range(rows.num_rows)], CPU)
+    assert slot.learned is not None
+    assert torch.equal(slot.learned, (slot.targets.flatten() != IGNORED).nonzero()[:, 0])
+    monkeypatch.setattr(rows, "learned", lambda row: None)  # as rows of text
+    assert make_slot([(rows, 0)], CPU).learned is None
+
+
 def test_the_end_is_learned_though_padding_is_the_same_token(prepared: DataManifest) -> None:
     """S3-04: pad = eos. Each example's true end is a target; no padding is, nor can anything see it."""
     rows = open_rows(prepared, "a", TRAIN)

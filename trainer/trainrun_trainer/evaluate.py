@@ -10,7 +10,7 @@ import torch
 from trainrun_trainer import device as devices
 from trainrun_trainer.errors import DataError
 from trainrun_trainer.loss import IGNORED, loss_sum
-from trainrun_trainer.model import forward
+from trainrun_trainer.model import predict
 from trainrun_trainer.packing import PackedRows
 from trainrun_trainer.ranks import Ranks
 from trainrun_trainer.rows import make_slot
@@ -58,8 +58,8 @@ class HeldOut:
             batch = batches[min(mine, len(batches) - 1)]
             slot = make_slot([(source, row) for row in batch], ranks.device)
             with devices.compute_dtype(ranks.device, self.precision):
-                logits = forward(model, slot.input_ids, slot.position_ids)
+                logits, targets = predict(model, slot)
             if mine < len(batches):
-                loss += float(loss_sum(logits, slot.targets))
-                tokens += int((slot.targets != IGNORED).sum())
+                loss += float(loss_sum(logits, targets))
+                tokens += int((targets != IGNORED).sum())
         return [loss, float(tokens)]

@@ -19,6 +19,7 @@ from transformers.models.llama import modeling_llama as _preloaded  # noqa: F401
 from trainrun_trainer.attention import DOCUMENTS, path_on, register
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES, family_of, refuse_what_cannot_be_isolated, set_dropout
+from trainrun_trainer.rows import Slot
 
 ISOLATION_TOLERANCE = 1e-5
 """Largest difference of logits, relative to the largest logit if that is above 1."""
@@ -64,6 +65,27 @@ def forward(model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> 
     isolated = FAMILIES[model.config.model_type].isolation(position_ids)
     logits: torch.Tensor = model(input_ids=input_ids, use_cache=False, **isolated).logits
     return logits
+
+
+def predict(model: Any, slot: Slot) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and their targets: of all positions, or of those that have a target where many have none.
+
+    Of instruction rows only responses are learned. The output layer of a small model is a fifth of it, and the logits
+    of a large vocabulary are the largest buffer of a step.
+    """
+    if slot.learned is None:
+        return forward(model, slot.input_ids, slot.position_ids), slot.targets
+    places = slot.learned
+
+    def pick(head: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (inputs[0].flatten(0, 1).index_select(0, places),)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        logits = forward(model, slot.input_ids, slot.position_ids)
+    finally:
+        hook.remove()
+    return logits, slot.targets.flatten().index_select(0, places)
 
 
 def attention_of(model: Any, device: torch.device) -> str:

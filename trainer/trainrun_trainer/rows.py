@@ -18,6 +18,10 @@ from trainrun_trainer.prepare import DataManifest
 
 U64_MASK = (1 << 64) - 1
 
+SPARSE_SHARE = 0.9
+"""With a target at no more than this share of its positions a batch's output layer computes only theirs; to pick nearly
+all of them would cost what it saves."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -29,6 +33,8 @@ class Slot:
     """Restart at 0 with each document: this alone isolates documents in attention."""
     rows_sum: int
     """Sum over rows of hash(place, stored row id), modulo 2^64: any split over ranks gives the same total."""
+    learned: torch.Tensor | None = None
+    """Places in the flattened batch that have a target [number of them]; None: all but a few have one."""
 
 
 class TrainRows:
@@ -95,7 +101,9 @@ def make_slot(rows: Sequence[tuple[PackedRows, int]], device: torch.device, rows
             targets[i, ~is_learned[1:]] = IGNORED
         lengths = np.diff(starts, append=length)
         positions[i] = np.arange(length) - np.repeat(starts, lengths)
+    places = np.flatnonzero(targets != IGNORED)  # here, because a device would have to be waited for
+    is_sparse = len(places) <= SPARSE_SHARE * targets.size
     return Slot(
         torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device),
-        torch.from_numpy(positions).to(device), rows_sum,
+        torch.from_numpy(positions).to(device), rows_sum, torch.from_numpy(places).to(device) if is_sparse else None,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 
 from trainrun_trainer import device as devices
 from trainrun_trainer.loss import loss_sum
-from trainrun_trainer.model import forward
+from trainrun_trainer.model import predict
 from trainrun_trainer.order import mix
 from trainrun_trainer.parallel import Shard, sync_gradients
 from trainrun_trainer.ranks import Ranks
@@ -60,8 +60,8 @@ def reduce_gradients(
 def slot_backward(model: Any, slot: Slot, num_targets: int, precision: str) -> torch.Tensor:
     """One micro-batch: its share of the loss, with gradients added to the parameters'."""
     with devices.compute_dtype(slot.input_ids.device, precision):
-        logits = forward(model, slot.input_ids, slot.position_ids)
-    loss = loss_sum(logits, slot.targets) / num_targets
+        logits, targets = predict(model, slot)
+    loss = loss_sum(logits, targets) / num_targets
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
