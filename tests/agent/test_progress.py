@@ -124,6 +124,17 @@ def test_who_took_over_speaks_and_not_who_was_cut_off(order: tuple[int, int]) ->
     assert run_progress(behind, {index: answers[index] for index in order})["step"] == 163
 
 
+def test_who_was_cut_off_before_its_first_step_does_not_speak_for_those_that_made_it() -> None:
+    """Rank 0's pod was asked last while it started. Without this the run would be given the time of a start."""
+    own = asked([record(1, 0, step=12)], 60.0, {"generation": 1})
+    silent = asked([record(0, 0, step=None, step_monotonic=None, phase="starting")], 60.0, {"generation": 1})
+    whole = run_progress(own, {1: (silent, 70.0)})
+    assert (whole["step"], whole["phase"]) == (12, own["phase"])
+    assert whole["step_age_seconds"] == own["step_age_seconds"] is not None
+    assert whole["heard"] == {"1": 70.0}
+    assert run_progress(silent, {1: (own, 1.0)})["step"] == 12
+
+
 def test_pods_answer_for_themselves_and_worker_zero_for_the_run(tmp_path: Path) -> None:
     """Over HTTP, with real workers: a held step grows old, and every worker shows activity and memory."""
     acts = [{"rank": 1, "step": 5, "do": "hang"}]

@@ -63,8 +63,9 @@ def pod_progress(
 def run_progress(own: Dict[str, Any], peers: Mapping[int, Tuple[Mapping[str, Any], float]]) -> Dict[str, Any]:
     """The whole run as worker 0 sees it: `peers` holds, by pod index, the last answer and its age in seconds.
 
-    The newest generation speaks, and of it the lowest rank. A pod that was cut off leaves its last answer for ever:
-    whoever took over from it has its rank.
+    The newest generation speaks; of it those who have made a step, and of these the lowest rank. A pod that was cut off
+    leaves its last answer for ever: whoever took over from it has its rank, and it may have been asked last while it
+    started, though all ranks have made steps since.
     """
     leading: Dict[str, Any] = own
     best = _precedence(own)
@@ -89,9 +90,9 @@ def _rank(record: Mapping[str, Any]) -> int:
     return int(record.get("rank", record["local_rank"]))
 
 
-def _precedence(answer: Mapping[str, Any]) -> Tuple[int, float]:
+def _precedence(answer: Mapping[str, Any]) -> Tuple[int, bool, float]:
     """Lower speaks first."""
-    return -int(answer.get("generation") or 0), _pod_rank(answer)
+    return -int(answer.get("generation") or 0), answer.get("step_age_seconds") is None, _pod_rank(answer)
 
 
 def _pod_rank(answer: Mapping[str, Any]) -> float:
