@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from trainrun_operator.act import FEW_PODS
 from trainrun_operator.cluster import Object
 
 from tests.controlplane.operator_process import OperatorProcess
@@ -41,7 +42,6 @@ def log_of(operator: OperatorProcess) -> str:
     [
         ("trainingruns", "get"),
         ("trainingruns/status", "update"),
-        ("pytorchjobs", "get"),
         ("pytorchjobs", "create"),
         ("pods", "watch"),
         ("pods", "list"),
@@ -67,11 +67,21 @@ def test_a_right_that_is_missing_for_a_job_is_said_in_the_condition(stage: Stage
         assert 'cannot create resource "pytorchjobs"' in condition["message"]
 
 
-@pytest.mark.parametrize(("resource", "verb"), [("pytorchjobs", "delete"), ("pods", "deletecollection")])
-def test_a_stop_without_the_right_to_delete_is_told(stage: Stage, resource: str, verb: str) -> None:
+@pytest.mark.parametrize(
+    ("resource", "verb", "workers"),
+    [
+        ("pytorchjobs", "get", 1),
+        ("pytorchjobs", "delete", 1),
+        ("pods", "delete", 1),
+        ("pods", "deletecollection", FEW_PODS + 1),
+    ],
+)
+def test_an_end_without_a_right_for_it_is_told(stage: Stage, resource: str, verb: str, workers: int) -> None:
     """The failed attempt's job or pods stay until the right is given."""
     with stage.operator() as operator, without(stage, resource, verb):
-        stage.create_run("a")
+        stage.create_run(
+            "a", {"spec": {"workers": {"replicas": workers}, "config": {"global_batch_rows": 4 * workers}}}
+        )
         first = stage.wait_running("a", 0)[0]
         stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
         words = f'cannot {verb} resource \\"{resource}\\"'
