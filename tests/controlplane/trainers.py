@@ -169,8 +169,9 @@ class Trainers:
     async def _close(self) -> None:
         for server in self._servers.values():
             server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # whoever has just connected gets a task
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, one answer; from a node that is lost none, not even an end of the connection."""
