@@ -111,10 +111,12 @@ class Operator:
         else:
             run = (metadata.get("labels") or {}).get(Label.RUN)
             if run is not None:
-                delay = GATHERING_SECONDS if is_on_its_way(event) else 0.0
-                is_new = event.type == "ADDED" or delay > 0.0
-                slack = SLACK_SECONDS if is_new else 0.0
-                self.queue.add(Key(metadata["namespace"], run), delay_seconds=delay, slack_seconds=slack)
+                is_coming = is_on_its_way(event)
+                self.queue.add(
+                    Key(metadata["namespace"], run),
+                    delay_seconds=GATHERING_SECONDS if is_coming else 0.0,
+                    slack_seconds=SLACK_SECONDS if is_coming or event.type == "ADDED" else 0.0,
+                )
 
     def process_due(self) -> bool:
         """Run one pass that is due; False if none is. For callers without threads."""

@@ -201,14 +201,19 @@ class Poller:
                 first = next(iter(self._line))
                 if self._is_old(first, now):
                     if not self._turns.may_take(now):
-                        self._turn_due = now + 1.0 / self._settings.progress_passes_per_second
-                        if self._turn_due < self._wakes_at:
-                            self._changed.notify()
+                        self._await_turn(now)
                         break
                     served.append(first)
                 del self._line[first]
         for key in served:
             self._enqueue(key)
+
+    def _await_turn(self, now: float) -> None:
+        """Have the poller wake for the next turn, unless it will: each answer of many runs comes by here."""
+        if self._turn_due <= now:
+            self._turn_due = now + 1.0 / self._settings.progress_passes_per_second
+            if self._turn_due < self._wakes_at:
+                self._changed.notify()
 
     def _earliest(self) -> float | None:
         """When somebody is to be asked or has a turn; under the lock."""
