@@ -320,7 +320,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8, help="pods of each run (%(default)s)")
     parser.add_argument("--settle-seconds", type=float, default=60.0, help="before each phase (%(default)s)")
     parser.add_argument(
-        "--idle-seconds", type=float, default=330.0, help="all runs renew their progress in 400 s (%(default)s)"
+        "--idle-seconds",
+        type=float,
+        default=400.0,
+        help="in 400 s each of 1,000 runs renews its progress (%(default)s)",
     )
     parser.add_argument(
         "--played-jobs",
