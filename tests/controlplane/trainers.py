@@ -69,6 +69,15 @@ class Group:
         return since_start - (self.step() - self.first_step) / STEPS_PER_SECOND
 
 
+async def close(server: asyncio.Server) -> None:
+    """Listen no more. Whoever is just being accepted comes in first: asyncio would forget his socket, open."""
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    await asyncio.sleep(0)
+    server.close()
+
+
 class Trainers:
     """All trainers of a control plane; a context manager around two threads."""
 
@@ -167,9 +176,7 @@ class Trainers:
         self._loop.close()
 
     async def _close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-        await asyncio.sleep(0)  # whoever has just connected gets a task
+        await asyncio.gather(*[close(server) for server in self._servers.values()])
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.gather(*others, return_exceptions=True)
 
@@ -278,7 +285,7 @@ class Trainers:
             if known is None or known["metadata"]["uid"] != pod["metadata"]["uid"]:
                 return
             del self._pods[address]
-        self._loop.call_soon_threadsafe(self._servers.pop(address).close)
+        asyncio.run_coroutine_threadsafe(close(self._servers.pop(address)), self._loop)
 
     def _forget(self, uids: set[str]) -> None:
         """Pods that went while nobody watched."""
