@@ -68,9 +68,9 @@ class Proxy:
         self.calls: list[Call] = []
         self._watches: dict[int, web.Request] = {}
         self._is_ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()
         self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=[self._serve()], name="proxy")
+        self._thread = threading.Thread(target=self._run, name="proxy")
         self.url = ""
 
     def __enter__(self) -> Proxy:
@@ -79,17 +79,20 @@ class Proxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self._runner.get_loop().call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._loop.close()
 
     def cut_watches(self) -> int:
         """Break every watch that is open now, without a word; how many there were."""
-        return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._cut(), self._runner.get_loop()).result()
 
     def writes(self) -> list[Call]:
         """Calls so far that changed something, Events apart."""
         return [c for c in self.calls if c.is_write and "/events" not in c.path and c.code is not None and c.code < 300]
+
+    def _run(self) -> None:
+        with self._runner:  # ends also those who still wait for an answer when the server is gone
+            self._runner.run(self._serve())
 
     async def _serve(self) -> None:
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
