@@ -17,7 +17,7 @@ from trainrun_api.contract import Label
 from trainrun_operator.clock import Clock
 from trainrun_operator.cluster import Cluster, Key, Object
 from trainrun_operator.core.decision import Watch
-from trainrun_operator.core.observed import ProgressFacts
+from trainrun_operator.core.observed import REFUSED, ProgressFacts
 from trainrun_operator.errors import ClusterError
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 from trainrun_operator.rate_limit import RateLimit
@@ -139,7 +139,8 @@ class Poller:
         except ClusterError:
             return  # the pass that the failure of other calls causes will tell
         facts: ProgressFacts | None = None
-        speaks, is_told = False, False
+        speaks = False
+        told: frozenset[object] = frozenset()
         for place, (index, pod) in enumerate(pods[:ASKED_PER_ROUND]):
             if facts is not None and self._is_just_heard(facts, index):
                 continue
@@ -148,14 +149,22 @@ class Poller:
             if answer.record is not None and not watch.ask_all:
                 break
             speaks = speaks or (place == 0 and answer.record is not None)
-            if speaks and not is_told and self._is_news(facts, watch):
-                self._enqueue(key)  # what worker 0 says, or a peer's silence, need not wait for the others' answers
-                is_told = True
+            if speaks and not told:  # what worker 0 says, or a peer's silence, need not wait for the others' answers
+                told = self._tell(key, facts, watch, told)
         if facts is None:
             return
-        if self._is_news(facts, watch):
-            self._enqueue(key)
+        self._tell(key, facts, watch, told)
         self._give_turns(key)
+
+    def _tell(self, key: Key, facts: ProgressFacts, watch: Watch, told: frozenset[object]) -> frozenset[object]:
+        """Call for a pass if there is more news than has been told; the news.
+
+        Not for the same again: while that pass runs it would be due at once after it, before those of other runs.
+        """
+        news = _news(facts, watch)
+        if news - told:
+            self._enqueue(key)
+        return news
 
     def _is_just_heard(self, facts: ProgressFacts, index: int) -> bool:
         heard_at = facts.agents[index].heard_at if index in facts.agents else None
@@ -234,22 +243,22 @@ class Poller:
             else math.ceil(due / BATCH_SECONDS) * BATCH_SECONDS
         )
 
-    @staticmethod
-    def _is_news(facts: ProgressFacts, watch: Watch) -> bool:
-        """Whether the answers cross a threshold of the last decision."""
-        heard = frozenset(i for i, a in facts.agents.items() if a.heard_at is not None and a.silent_since is None)
-        if heard != watch.heard_indices or facts.unknown_schema is not None:
-            return True
-        silent = {i for i, a in facts.agents.items() if a.silent_since is not None}
-        if silent - watch.silent_indices:
-            return True
-        record = facts.record
-        if record is None:
-            return False
+
+def _news(facts: ProgressFacts, watch: Watch) -> frozenset[object]:
+    """What of the answers crosses a threshold of the last decision."""
+    heard = frozenset(i for i, a in facts.agents.items() if a.heard_at is not None and a.silent_since is None)
+    silent = {i: a.blind_because == REFUSED for i, a in facts.agents.items() if a.silent_since is not None}
+    found: dict[object, bool] = {
+        ("heard", heard): heard != watch.heard_indices,
+        ("silent", frozenset(silent.items())): not silent.keys() <= watch.silent_indices,
+        ("schema", facts.unknown_schema): facts.unknown_schema is not None,
+    }
+    if (record := facts.record) is not None:
         age, limit = record.step_age_seconds, watch.step_age_limit_seconds
-        return (
-            record.phase != watch.phase
-            or record.inplace_restarts != watch.inplace_restarts
-            or (watch.first_step_missing and age is not None)
-            or (age is not None and limit is not None and age > limit)
-        )
+        found |= {
+            ("phase", record.phase): record.phase != watch.phase,
+            ("restarts", record.inplace_restarts): record.inplace_restarts != watch.inplace_restarts,
+            "first step": watch.first_step_missing and age is not None,
+            "stalled": age is not None and limit is not None and age > limit,
+        }
+    return frozenset(what for what, is_crossed in found.items() if is_crossed)

@@ -11,6 +11,7 @@ import pytest
 from trainrun_api.contract import Progress
 from trainrun_operator.cluster import Key, ProgressAnswer
 from trainrun_operator.core.decision import Watch
+from trainrun_operator.core.observed import REFUSED
 from trainrun_operator.errors import Unavailable
 from trainrun_operator.poller import Poller
 from trainrun_operator.senses import Senses
@@ -143,6 +144,31 @@ def test_a_silence_is_told_before_the_others_are_asked(stage):
     stage.poller.poll(KEY, replace(WATCH, is_suspect=True, ask_all=True, heard_indices=frozenset({0})))
     assert told_at[0] == ["a-a0-0", "a-a0-1"]
     assert len(stage.asked) == 3
+
+
+def test_what_has_been_told_is_told_again_only_if_more_is_heard(stage):
+    """A pass in vain, at once, would take the turn of another run that is hit."""
+    stage.answers[0] = record(heard={"1": 16.0, "2": 3.0})
+    stage.answers[1] = ProgressAnswer(None, "timeout")
+    suspect = replace(WATCH, is_suspect=True, ask_all=True, heard_indices=frozenset({0, 1, 2}))
+    stage.poller.poll(KEY, suspect)
+    assert len(stage.asked) == 3
+    assert stage.news == [KEY]
+    stage.answers[2] = ProgressAnswer(None, "timeout")
+    stage.poller.poll(KEY, suspect)
+    assert stage.news == [KEY] * 3
+
+
+def test_a_peer_that_refused_and_then_says_nothing_is_news_again(stage):
+    """Refusing, its node is there; now it may be lost."""
+    stage.answers[0] = record(heard={"2": 1.0})
+    suspect = replace(WATCH, is_suspect=True, ask_all=True, heard_indices=frozenset({0, 2}))
+    stage.answers[1] = ProgressAnswer(None, REFUSED)
+    stage.poller.poll(KEY, suspect)
+    stage.news.clear()
+    stage.answers[1] = ProgressAnswer(None, "timeout")
+    stage.poller.poll(KEY, suspect)
+    assert stage.news == [KEY] * 2
 
 
 def test_a_suspicion_during_a_question_is_asked_about_right_after_it(stage):
