@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
-from trainrun_api.contract import Progress
 from trainrun_operator.cluster import Key, ProgressAnswer
-from trainrun_operator.core.decision import Watch
 from trainrun_operator.core.observed import REFUSED
 from trainrun_operator.errors import Unavailable
 from trainrun_operator.poller import Poller
@@ -18,80 +14,7 @@ from trainrun_operator.senses import Senses
 from trainrun_operator.settings import Settings
 from trainrun_operator.testing import FakeClock, FakeCluster
 
-KEY = Key("default", "a")
-WATCH = Watch(
-    attempt=0,
-    is_suspect=False,
-    first_step_missing=False,
-    step_age_limit_seconds=20.0,
-    phase="training",
-    inplace_restarts=0,
-    heard_indices=frozenset({0}),
-    silent_indices=frozenset(),
-    ask_all=False,
-)
-
-
-class Stage:
-    """A poller, three running pods of attempt 0 and one of attempt 1, and agents that answer as told."""
-
-    def __init__(self) -> None:
-        self.clock, self.news, self.asked = FakeClock(), [], []
-        self.cluster = FakeCluster(self.clock)
-        self.answers: dict[int, ProgressAnswer] = {}
-        for attempt, index in ((0, 2), (0, 0), (0, 1), (1, 0)):
-            self._add_pod(attempt, index)
-        self.cluster.answer = self._answer
-        self.senses = Senses(15.0, 60.0)
-        self.errors: list[tuple[Key, Exception]] = []
-        self.poller = Poller(
-            self.cluster,
-            self.clock,
-            Settings(),
-            self.senses,
-            enqueue=self.news.append,
-            on_error=lambda key, error: self.errors.append((key, error)),
-        )
-
-    def _add_pod(self, attempt: int, index: int) -> None:
-        labels = {
-            "trainrun.dev/run": "a",
-            "trainrun.dev/attempt": str(attempt),
-            "training.kubeflow.org/replica-index": str(index),
-        }
-        pod = self.cluster.store.create(
-            {"kind": "Pod", "metadata": {"name": f"a-a{attempt}-{index}", "labels": labels}}
-        )
-        self.cluster.store.replace_status({**pod, "status": {"phase": "Running"}})
-
-    def _answer(self, pod) -> ProgressAnswer:
-        index = int(pod["metadata"]["labels"]["training.kubeflow.org/replica-index"])
-        self.asked.append(pod["metadata"]["name"])
-        return self.answers.get(index, record())
-
-    def hold_answers(self) -> tuple[threading.Event, threading.Event]:
-        """Agents answer when the first event is set; the second one is, when one is asked."""
-        gate, reached = threading.Event(), threading.Event()
-
-        def slow(pod) -> ProgressAnswer:
-            self.asked.append(pod["metadata"]["name"])
-            reached.set()
-            assert gate.wait(20)
-            return record()
-
-        self.cluster.answer = slow
-        return gate, reached
-
-    def poll(self, watch: Watch = WATCH) -> list[Key]:
-        """One round; who is enqueued."""
-        self.news.clear()
-        self.poller.poll(KEY, watch)
-        return list(self.news)
-
-
-def record(**changes) -> ProgressAnswer:
-    """A healthy answer."""
-    return ProgressAnswer(asdict(Progress(attempt=0, phase="training", step=5, step_age_seconds=1.0)) | changes)
+from tests.operator.asked import KEY, WATCH, Stage, record
 
 
 @pytest.fixture
@@ -339,81 +262,3 @@ def test_healthy_runs_are_asked_together(stage):
     stage.poller.watch(KEY, replace(WATCH, is_suspect=True))
     stage.poller.run_due()
     assert stage.poller.next_due_at() == pytest.approx(5.3)
-
-
-class Fleet:
-    """Many healthy runs, each asked every 30 s; a pass is over at once."""
-
-    def __init__(self, stage: Stage, runs: int, per_second: float) -> None:
-        self.stage = stage
-        stage.poller = Poller(
-            stage.cluster,
-            stage.clock,
-            Settings(progress_passes_per_second=per_second),
-            stage.senses,
-            enqueue=self._pass,
-            on_error=lambda key, error: None,
-        )
-        pod = stage.cluster.store.list("Pod")[0]
-        stage.poller._running_pods = lambda key, attempt: [(0, pod)]
-        self.passes: dict[Key, list[float]] = {Key("default", f"run-{number}"): [] for number in range(runs)}
-        self.watch(*self.passes)
-
-    def watch(self, *keys: Key) -> None:
-        for key in keys:
-            self.stage.poller.watch(key, WATCH)
-
-    def _pass(self, key: Key) -> None:
-        self.passes[key].append(self.stage.clock.monotonic())
-        self.watch(key)
-
-    def run(self, seconds: int) -> None:
-        for _ in range(seconds):
-            self.stage.poller.run_due()
-            self.stage.clock.advance(1)
-
-
-def test_many_runs_take_turns_at_renewing_their_progress(stage):
-    """Ten passes a minute for all: with twenty runs each has its turn every two minutes, from the first minute on."""
-    fleet = Fleet(stage, 20, 10 / 60)
-    fleet.run(1200)
-    turns = sorted(moment for moments in fleet.passes.values() for moment in moments)
-    assert min(turns) == 60
-    assert len(turns) == pytest.approx((1200 - 60) / 6, abs=10)
-    for moments in fleet.passes.values():
-        assert len(moments) in (9, 10)
-        gaps = [after - before for before, after in pairwise([0.0, *moments, 1200.0])]
-        assert max(gaps) <= 190, "60 s, then nineteen others' turns, then the next question"
-
-
-def test_few_runs_renew_their_progress_every_minute(stage):
-    """The limit for all is far."""
-    fleet = Fleet(stage, 2, 2.5)
-    fleet.run(301)
-    assert list(fleet.passes.values()) == [[60.0, 120.0, 180.0, 240.0, 300.0]] * 2
-
-
-def test_a_turn_that_waits_wakes_the_poller(stage):
-    """Nobody is to be asked for half a minute, but the line has moved on by then."""
-    fleet = Fleet(stage, 4, 2.0)
-    fleet.run(60)
-    stage.poller.run_due()
-    assert [len(moments) for moments in fleet.passes.values()] == [1, 1, 0, 0]
-    assert stage.poller.next_due_at() == 60.5
-    stage.clock.advance(0.25)
-    stage.poller.poll(next(iter(fleet.passes)), WATCH)
-    assert stage.poller.next_due_at() == 60.5, "no other answer puts it off"
-    stage.clock.advance(0.25)
-    stage.poller.run_due()
-    assert [len(moments) for moments in fleet.passes.values()] == [1, 1, 1, 0]
-
-
-def test_a_run_that_is_gone_or_was_looked_at_loses_its_place_in_the_line(stage):
-    """And takes no turn from the others."""
-    fleet = Fleet(stage, 4, 1 / 60)
-    fleet.run(61)
-    first, gone, looked_at, last = fleet.passes
-    stage.poller.watch(gone, None)
-    fleet.watch(looked_at)
-    fleet.run(60)
-    assert [len(fleet.passes[key]) for key in (first, gone, looked_at, last)] == [1, 0, 0, 1]
