@@ -90,6 +90,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-annotate --no-header --python-version
 lock: ## resolve requirements.in again, and the images' parts of it
 	$(LOCK) --upgrade requirements.in -o requirements.lock
 	@# the images get the same versions, and no more than they import; torch comes with the base or by itself
+	$(LOCK) --constraints requirements.lock <(grep '^torch==' requirements.in) -o requirements-torch.txt
 	$(LOCK) --constraints requirements.lock requirements-operator.in -o requirements-operator.txt
 	$(LOCK) --constraints requirements.lock --extra trainer --excludes <(echo torch) pyproject.toml -o requirements-trainer.txt
 

@@ -36,6 +36,18 @@ def test_the_archive_runs_alone_in_an_empty_folder(tmp_path: Path) -> None:
     assert "from the program" in message["log_tail"]
 
 
+def test_how_to_use_it_is_told_when_asked_and_when_it_is_used_wrongly(tmp_path: Path) -> None:
+    """Only the second is an error."""
+    archive = tmp_path / "agent.pyz"
+    bundle.write(str(archive))
+    asked, wrong = (
+        subprocess.run([sys.executable, str(archive), word], capture_output=True, text=True, timeout=30, check=False)
+        for word in ("--help", "torchrun")
+    )
+    assert (asked.returncode, asked.stderr) == (0, "") and asked.stdout.startswith("usage: ")
+    assert (wrong.returncode, wrong.stdout) == (2, "") and "'torchrun'; usage: " in wrong.stderr
+
+
 def test_every_file_parses_as_the_oldest_python() -> None:
     """Syntax of a newer Python would be found only in a user's image."""
     for name, source in bundle.contents().items():

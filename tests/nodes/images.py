@@ -43,20 +43,29 @@ class Recipe:
     inputs: tuple[str, ...]
     base: str = ""
     """Another recipe, whose image it begins with; empty: the Debian base."""
+    target: str = ""
+    """The stage of the Dockerfile; empty: the last one."""
+    argument: str = ""
+    """A build argument."""
+
+
+LISTS = ("trainer/image/install.sh", "requirements-torch.txt", "requirements-trainer.txt")
+TRAINER = (*LISTS, "api/trainrun_api", "trainer/trainrun_trainer")
 
 
 RECIPES = {
     "operator": Recipe(
         "Dockerfile.operator", ("requirements-operator.txt", "api/trainrun_api", "operator/trainrun_operator")
     ),
-    "trainer": Recipe(
-        "Dockerfile.trainer",
-        ("trainer/image/install.sh", "requirements.lock", "requirements-trainer.txt", "api/trainrun_api",
-         "trainer/trainrun_trainer"),
-    ),
+    "trainer": Recipe("Dockerfile.trainer", TRAINER),
     # somebody else's: torch is there, and nothing of ours
     "program": Recipe("tests/nodes/program/Dockerfile", ("tests/nodes/program/train.py",), base="trainer"),
-}  # fmt: skip
+    # a base with torch, and the trainer on it, as on CUDA and on Neuron; of the libraries, which seldom change
+    "libraries": Recipe("Dockerfile.trainer", LISTS, target="libraries"),
+    "vendor": Recipe("tests/nodes/vendor/Dockerfile", LISTS[1:], base="libraries"),
+    "on_cuda": Recipe("Dockerfile.trainer", TRAINER, base="vendor"),
+    "on_neuron": Recipe("Dockerfile.trainer", TRAINER, base="vendor", argument="INSTALL_TORCH=never"),
+}
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,14 @@ class Images:
     trainer: str
     program: str
     """A user's own image, with a program for plain torchrun."""
+    libraries: str
+    vendor: str
+    """Stands in for a vendor's image with torch; on no node, as those that follow."""
+    on_cuda: str
+    on_neuron: str
 
     def __iter__(self) -> Iterator[str]:
+        """Those that nodes need."""
         return iter((self.pause, self.operator, self.trainer, self.program))
 
 
@@ -183,10 +198,13 @@ def _ensure(buildah: Buildah, base: str, name: str) -> str:
     with _folder() as context:
         for relative in (recipe.dockerfile, *recipe.inputs):
             _copy(ROOT / relative, context / relative)
-        tag = f"localhost/trainrun/{name}:{_digest(base, *_contents(context))}"
+        tag = f"localhost/trainrun/{name}:{_digest(base, recipe.target, recipe.argument, *_contents(context))}"
         if not buildah.has(tag):
+            options = [f"--file={context / recipe.dockerfile}", f"--build-arg=BASE={base}"]
+            options += [f"--target={recipe.target}"] if recipe.target else []
+            options += [f"--build-arg={recipe.argument}"] if recipe.argument else []
             with told(f"the {name} image"):
-                buildah.build(tag, context, f"--file={context / recipe.dockerfile}", f"--build-arg=BASE={base}")
+                buildah.build(tag, context, *options)
     return tag
 
 

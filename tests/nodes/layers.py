@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -52,18 +52,24 @@ class Storage:
         config = base64.b64encode(f"sha256:{identity}".encode()).decode()
         return Image((folder / "manifest").read_bytes(), (folder / f"={config}").read_bytes())
 
+    def names(self, digest: str) -> list[str]:
+        """Of the layer's files, and of what it takes away from those below (`.wh.`)."""
+        return [entry["name"] for entry in self._recipe(digest) if entry["type"] == FILE]
+
     def write_layer(self, digest: str, out: IO[bytes]) -> None:
         """Its archive."""
-        identity = self._layer_ids[digest]
-        files = self._folder / "overlay" / identity / "diff"
-        with gzip.open(self._folder / "overlay-layers" / f"{identity}.tar-split.gz") as recipe:
+        files = self._folder / "overlay" / self._layer_ids[digest] / "diff"
+        for entry in self._recipe(digest):
+            if entry["type"] != FILE:
+                out.write(base64.b64decode(entry["payload"] or ""))
+            elif entry.get("size"):
+                with (files / entry["name"]).open("rb") as file:
+                    shutil.copyfileobj(file, out, BUFFER_BYTES)
+
+    def _recipe(self, digest: str) -> Iterator[dict[str, Any]]:
+        with gzip.open(self._folder / "overlay-layers" / f"{self._layer_ids[digest]}.tar-split.gz") as recipe:
             for line in recipe:
-                entry = json.loads(line)
-                if entry["type"] != FILE:
-                    out.write(base64.b64decode(entry["payload"] or ""))
-                elif entry.get("size"):
-                    with (files / entry["name"]).open("rb") as file:
-                        shutil.copyfileobj(file, out, BUFFER_BYTES)
+                yield json.loads(line)
 
     def write_image(self, tag: str, known: Collection[str], out: IO[bytes]) -> None:
         """An archive of the image in the layout of OCI, without the blobs that the reader has."""

@@ -45,7 +45,8 @@ def canonical(name: str) -> str:
 def test_base_is_an_argument_with_a_version(name: str) -> None:
     """Every stage stands on it; nothing is fetched but through a package manager."""
     assert of(name, "ARG")[0].startswith("BASE=")
-    assert {rest.split()[0] for rest in of(name, "FROM")} == {"${BASE}"}
+    stages = {rest.partition(" AS ")[2] for rest in of(name, "FROM")} - {""}
+    assert {rest.split()[0] for rest in of(name, "FROM")} - stages == {"${BASE}"}
     text = (ROOT / name).read_text()
     assert "latest" not in text
     assert not of(name, "ADD")
@@ -87,7 +88,7 @@ def test_entry_points_are_the_programs_that_pods_start() -> None:
     assert of(FILES[1], "EXPOSE") == [str(AGENT_PORT)]
 
 
-@pytest.mark.parametrize("part", ["requirements-operator.txt", "requirements-trainer.txt"])
+@pytest.mark.parametrize("part", ["requirements-operator.txt", "requirements-torch.txt", "requirements-trainer.txt"])
 def test_images_get_the_tested_versions(part: str) -> None:
     """Each line is one of the lock's."""
     assert set((ROOT / part).read_text().split()) <= LOCKED

@@ -19,14 +19,14 @@ esac
 
 cp requirements-trainer.txt wanted.txt
 if [ "$install" = yes ]; then
-  python3 -m pip install --quiet --constraint requirements.lock "$(grep '^torch==' requirements.lock)"
+  python3 -m pip install --quiet --constraint requirements-torch.txt "$(grep '^torch==' requirements-torch.txt)"
 elif has numpy; then
   # the base's torch was built against the base's numpy
   grep -v '^numpy==' requirements-trainer.txt > wanted.txt
 fi
 # --no-deps: the list is complete but for torch, and no dependency of it may replace the base's torch
 python3 -m pip install --quiet --no-deps --requirement wanted.txt
-rm wanted.txt requirements.lock requirements-trainer.txt install.sh
+rm wanted.txt requirements-torch.txt requirements-trainer.txt install.sh
 
 # Bytecode of everything, the base's torch included: without it each process of each pod would compile for seconds.
 packages=$(python3 -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))')

@@ -20,6 +20,9 @@ USAGE = (
 
 def main(arguments: List[str]) -> int:
     """Run the pod; the exit code is the contract's."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        sys.stdout.write(USAGE + "\n")
+        return 0
     if arguments and arguments[0] != "--":
         sys.stderr.write("unexpected argument %r; %s\n" % (arguments[0], USAGE))
         return 2
