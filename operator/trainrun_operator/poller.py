@@ -246,11 +246,11 @@ class Poller:
 
 def _news(facts: ProgressFacts, watch: Watch) -> frozenset[object]:
     """What of the answers crosses a threshold of the last decision."""
-    heard = frozenset(i for i, a in facts.agents.items() if a.heard_at is not None and a.silent_since is None)
-    silent = {i: a.blind_because == REFUSED for i, a in facts.agents.items() if a.silent_since is not None}
+    heard, silent = facts.heard_indices, facts.silent_indices
+    refusing = frozenset(i for i in silent if facts.agents[i].blind_because == REFUSED)
     found: dict[object, bool] = {
         ("heard", heard): heard != watch.heard_indices,
-        ("silent", frozenset(silent.items())): not silent.keys() <= watch.silent_indices,
+        ("silent", silent, refusing): not silent <= watch.silent_indices,
         ("schema", facts.unknown_schema): facts.unknown_schema is not None,
     }
     if (record := facts.record) is not None:

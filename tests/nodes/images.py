@@ -79,7 +79,7 @@ class Images:
     """A user's own image, with a program for plain torchrun."""
     libraries: str
     vendor: str
-    """Stands in for a vendor's image with torch; on no node, as those that follow."""
+    """Stands in for a vendor's image with torch."""
     on_cuda: str
     on_neuron: str
 

@@ -164,6 +164,16 @@ class ProgressFacts:
     agents: Mapping[int, AgentFacts] = field(default_factory=dict)
     """By pod index; an index that is absent has not been asked."""
 
+    @property
+    def heard_indices(self) -> frozenset[int]:
+        """Agents that answer."""
+        return frozenset(i for i, a in self.agents.items() if a.heard_at is not None and a.silent_since is None)
+
+    @property
+    def silent_indices(self) -> frozenset[int]:
+        """Agents that have not answered since they were last heard."""
+        return frozenset(i for i, a in self.agents.items() if a.silent_since is not None)
+
 
 @dataclass(frozen=True)
 class Rival:

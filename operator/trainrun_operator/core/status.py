@@ -169,11 +169,10 @@ def _watch(situation: Situation, status: TrainingRunStatus, choice: Choice) -> W
         or not any(p.phase == "Running" for p in situation.living)
     ):
         return None
-    record = situation.observed.progress.record
+    progress = situation.observed.progress
+    record = progress.record
     is_ours = record is not None and record.attempt == attempt.number
     limit = stall.limit_seconds(situation, record) if is_ours and record is not None else None
-    agents = situation.observed.progress.agents
-    heard = frozenset(i for i, a in agents.items() if a.heard_at is not None and a.silent_since is None)
     return Watch(
         attempt=attempt.number,
         is_suspect=choice.is_suspect or (attempt.first_step_at is None and not situation.is_mute),
@@ -181,7 +180,7 @@ def _watch(situation: Situation, status: TrainingRunStatus, choice: Choice) -> W
         step_age_limit_seconds=limit,
         phase=record.phase if is_ours and record is not None else "",
         inplace_restarts=attempt.inplace_restarts,
-        heard_indices=heard,
-        silent_indices=frozenset(i for i, a in agents.items() if a.silent_since is not None),
+        heard_indices=progress.heard_indices,
+        silent_indices=progress.silent_indices,
         ask_all=choice.is_suspect,
     )
