@@ -57,6 +57,13 @@ class Nodes:
         status = {"capacity": whole, "allocatable": whole}
         self._api.create(f"{CORE}/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "status": status})
 
+    def takes_pods(self, name: str) -> bool:
+        """Whether it is Ready, and the taint of a node that is not yet is gone, which is what schedulers look at."""
+        node = self._api.get(f"{CORE}/nodes/{name}")
+        conditions = node.get("status", {}).get("conditions") or []
+        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return is_ready and not node["spec"].get("taints")
+
     def lose(self, name: str) -> None:
         """Its kubelet and everything on it vanish at once, unseen."""
         self.lost.add(name)

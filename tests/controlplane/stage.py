@@ -184,7 +184,10 @@ class Stage(User):
 
 @contextmanager
 def new_stage(whole: Cluster) -> Iterator[Stage]:
-    """A namespace of its own with the operator's rights, three nodes; everything in it goes at the end."""
+    """A namespace of its own with the operator's rights, three nodes; everything in it goes at the end.
+
+    The nodes take pods by then: while one of three does not, two pods of a job share another.
+    """
     number = next(_NUMBERS)
     namespace, api = f"test-{number}", whole.plane.api()
     api.create(f"{CORE}/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -192,6 +195,9 @@ def new_stage(whole: Cluster) -> Iterator[Stage]:
     stage = Stage(whole, namespace, [f"node-{number}-{letter}" for letter in "abc"])
     for node in stage.node_names:
         whole.nodes.add(node)
+    wait_for(
+        lambda: all(whole.nodes.takes_pods(node) for node in stage.node_names), f"{namespace}'s nodes to take pods"
+    )
     yield stage
     for run in api.get(stage.runs_path)["items"]:
         stage.delete_run(run["metadata"]["name"])

@@ -212,7 +212,9 @@ def is_made_again_under_its_name(stage: Stage) -> None:
 def loses_a_node_while_a_spare_waits(stage: Stage) -> None:
     """The spare trains in the lost worker's place: its pod goes by force, the job lives, and makes the next spare."""
     stage.create_run("a", {"spec": {"workers": {"spares": 1}}})
-    _, lost, spare = stage.wait_running("a", 0)
+    pods = stage.wait_running("a", 0)
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == len(pods), stage.story("a")
+    _, lost, spare = pods
     stage.wait_reason("a", "Running")
     stage.nodes.lose(lost["spec"]["nodeName"])
     stage.trainers.take_seat(lost, spare)
