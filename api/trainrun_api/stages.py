@@ -20,6 +20,9 @@ ONLY_STAGE = StageSpec(name=TRAIN, kind=TRAIN)
 TRAIN_CONFIGURED = frozenset({"prepare", TRAIN})
 """Kinds whose config is a TrainConfig, laid over the run's."""
 
+MAKES_MODEL = frozenset({TRAIN, "consolidate", "merge"})
+"""Kinds whose result is a model."""
+
 ONE_PROCESS: Mapping[str, Any] = {"replicas": 1, "min_replicas": None, "spares": 0, "devices_per_worker": 1}
 """Shape of every kind but train."""
 
@@ -63,6 +66,12 @@ def is_chain_as_written(spec: Mapping[str, Any]) -> bool:
 
 def _is_chain(kinds: list[Any]) -> bool:
     return bool(kinds) and kinds != [TRAIN]
+
+
+def result_stage_as_written(spec: Mapping[str, Any]) -> str | None:
+    """The stage of a chain that another run starts from: the last one that makes a model. None: it is no chain."""
+    made = [str(stage.get("name")) for stage in spec.get("stages") or [] if stage.get("kind") in MAKES_MODEL]
+    return made[-1] if made and is_chain_as_written(spec) else None
 
 
 def stages_of(spec: TrainingRunSpec) -> list[StageSpec]:

@@ -316,6 +316,7 @@ class ParentStatus(LenientCamel):
     run: str
     uid: str
     path: str = Field(description="Its checkpoint.path.")
+    stage: str | None = Field(None, description="Of a chain: its last stage that makes a model.")
 
 
 class StageStatus(LenientCamel):

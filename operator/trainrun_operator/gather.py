@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from trainrun_api.stages import result_stage_as_written
 from trainrun_api.v1alpha1 import TrainingRunSpec, TrainingRunStatus
 from trainrun_api.validate import validate
 
@@ -201,7 +202,8 @@ class Gatherer:
         if found is None or path is None:
             return None
         metadata, status = found["metadata"], found.get("status") or {}
-        return Parent(metadata["name"], metadata["uid"], path, status.get("result"))
+        stage = result_stage_as_written(found["spec"])
+        return Parent(metadata["name"], metadata["uid"], path, status.get("result"), stage)
 
 
 def _spec_version(run: Object) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trainrun_api.stages import result_stage_as_written
 from trainrun_api.validate import validate
 
 from tests.api.manifests import good, merged
@@ -39,6 +40,24 @@ def with_config(stage: dict[str, Any], **fields: Any) -> dict[str, Any]:
 def test_a_whole_life_cycle_is_taken() -> None:
     """Every kind, with references to what came before."""
     assert said(*ALL) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "stage"),
+    [
+        (ALL, "merged"),
+        ([TEXTS, BASE, TUNED, AFTER], "tuned"),
+        ([BASE, WHOLE, PAGE], "whole"),
+        ([BASE], None),
+        ([], None),
+        ([TEXTS], None),
+        ([BASE, {"name": "new", "kind": "of a later version"}], "base"),
+    ],
+    ids=["merge", "train", "consolidate", "trains only", "names none", "makes none", "unknown kind"],
+)
+def test_a_run_that_follows_starts_from_the_last_model(stages: list[dict[str, Any]], stage: str | None) -> None:
+    """None: from what lies in checkpoint.path itself."""
+    assert result_stage_as_written({"stages": stages}) == stage
 
 
 def test_adapters_are_merged_with_their_model() -> None:

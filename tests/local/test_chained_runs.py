@@ -46,6 +46,37 @@ def test_one_run_after_the_other(tmp_path: Path, workdir: Path) -> None:
     assert marked(workdir) == []
 
 
+def test_a_run_after_a_run_of_stages(tmp_path: Path, workdir: Path) -> None:
+    """It starts from the last stage that makes a model, whose tensors it has at step 0."""
+
+    def stages(manifest: dict[str, Any]) -> None:
+        manifest["metadata"]["name"] = "base"
+        manifest["spec"]["config"]["total_steps"] = 5
+        manifest["spec"]["stages"] = [
+            {"name": "texts", "kind": "train"},
+            {"name": "whole", "kind": "consolidate", "config": {"checkpoint": "stage:texts/checkpoints", "step": 0}},
+            {"name": "page", "kind": "report"},
+        ]
+
+    def tuned(manifest: dict[str, Any]) -> None:
+        spec = manifest["spec"]
+        manifest["metadata"]["name"] = "tuned"
+        spec["resume"] = {"from": "Run", "run": "base"}
+        spec["checkpoint"]["path"] = "/checkpoints/tuned"
+        spec["config"] |= {"model": {}, "total_steps": 5}
+        spec["config"]["data"]["tokenizer"] = {}
+
+    for name, change in (("first", stages), ("second", tuned)):
+        code, out, err = train(write_manifest(tmp_path / name, change), workdir)
+        assert code == 0, out + err
+    whole = workdir / "base" / "checkpoints" / "stages" / "whole"
+    made = json.loads((whole / "stage.json").read_text())["result"]
+    told = json.loads((workdir / "tuned" / "checkpoints" / "export" / "lineage.json").read_text())
+    assert told["parent"]["step"] == 0
+    assert told["config"]["model"]["path"] == str(workdir / "base" / "checkpoints" / made)
+    assert Story(workdir / "tuned").status()["parent"]["stage"] == "whole"
+
+
 def _lines(story: Story) -> list[str]:
     """What the trainer wrote, the evaluation of step 0 included."""
     return [

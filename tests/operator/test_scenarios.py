@@ -303,19 +303,28 @@ def test_a_bad_spec_is_said_and_mended_by_an_edit(sim):
     assert sim.finish(key)["result"] == "Succeeded"
 
 
-def test_a_run_starts_from_the_result_of_another(sim):
+WHOLE = {"name": "whole", "kind": "consolidate", "config": {"checkpoint": "stage:texts/checkpoints"}}
+
+
+@pytest.mark.parametrize(
+    ("stages", "stage"),
+    [([], None), ([{"name": "texts", "kind": "train"}, WHOLE], "whole")],
+    ids=["trains", "stages"],
+)
+def test_a_run_starts_from_the_result_of_another(sim, stages, stage):
     """It is told to wait while the other one is missing or trains, and begins with where its result lies."""
     tuned = {"config": SMALL["config"] | {"model": {}, "data": SMALL["config"]["data"] | {"tokenizer": {}}}}
     key = sim.world.add_run("tuned", resume={"from": "Run", "run": "base"}, **tuned)
     sim.run(5)
     assert sim.world.status(key)["conditions"][0]["reason"] == "ParentMissing"
-    base = sim.world.add_run("base")
+    base = sim.world.add_run("base", stages=stages)
     sim.run(30)
     assert sim.world.status(key)["conditions"][0]["reason"] == "ParentAwaited"
     sim.finish(base)
     status = sim.finish(key)
     assert status["result"] == "Succeeded"
     assert (status["parent"]["run"], status["parent"]["path"]) == ("base", "/checkpoints/base")
+    assert status["parent"].get("stage") == stage
 
 
 def test_chained_attempts_carry_a_run_across_a_time_limit(sim):

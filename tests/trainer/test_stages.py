@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from trainrun_api.contract import Env
+from trainrun_trainer.environment import read_environment
+from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.explain_step import explain
 
 from tests.trainer.runs import only_code, was_killed
@@ -60,6 +63,23 @@ def test_each_stage_stands_on_those_before_it(played: Chain, stages: Stages) -> 
         record = played.record(name)
         assert (record["name"], record["kind"], record["state"]) == (name, kind, "done")
         assert record["outputs"] and record["started_at"] <= record["ended_at"] and record["seconds"] > 0
+
+
+def test_another_run_starts_from_a_stages_result(played: Chain, stages: Stages) -> None:
+    """resume.from: Run of a run of stages: the model and tokenizer are what that stage's record says."""
+    for name in ("merged", "tuned", "plain"):
+        config = read_environment(follows(played, name, stages)).config
+        assert config.model.path == config.data.tokenizer.path == str(played.result(name))
+
+
+def test_another_run_does_not_start_from_a_stage_that_is_being_done(chain: Chain, stages: Stages) -> None:
+    """The parent has been started again: what its stage means is not settled."""
+    changed = stages | {"tuned": ("train", {**stages["tuned"][1], "seed": 5})}
+    was_killed(chain.run(changed, "tuned", "kill_in_slot", on_rank=0, nth=3), 0)
+    with pytest.raises(ConfigError, match=r"resume.run=first: its stage tuned is being done again in .*; start when"):
+        read_environment(follows(chain, "tuned", stages))
+    with pytest.raises(ConfigError, match=r"resume.run=first: .*/stages/elsewhere is no complete export; mount"):
+        read_environment(follows(chain, "elsewhere", stages))
 
 
 def test_again_nothing_is_done(chain: Chain, stages: Stages) -> None:
@@ -132,3 +152,11 @@ def test_a_killed_training_is_resumed(played: Chain, stages: Stages, tmp_path: P
     digest = only_code(ended, 0)["final_checkpoint"]["state_digest"]
     assert digest == played.record("base")["outcome"]["final_checkpoint"]["state_digest"]
     assert chain.record("base")["input"] == played.record("base")["input"]
+
+
+def follows(chain: Chain, name: str, stages: Stages) -> dict[str, str]:
+    """Orders of a run that starts from that stage's result."""
+    config = json.loads(json.dumps(stages["tuned"][1]))
+    config |= {"model": {}, "data": {**config["data"], "tokenizer": {}}}
+    resume = {"from": "Run", "run": "first", "path": str(chain.root), "stage": name}
+    return {Env.CONFIG: json.dumps(config), Env.CHECKPOINT_PATH: "/checkpoints/next", Env.RESUME: json.dumps(resume)}

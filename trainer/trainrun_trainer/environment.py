@@ -20,6 +20,8 @@ from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.resume import ResumePolicy
 from trainrun_trainer.settings import parse
+from trainrun_trainer.stages.records import Records
+from trainrun_trainer.storage import LocalDirectory
 
 KINDS = (*sorted(TRAIN_CONFIGURED), *STAGE_CONFIGS)
 
@@ -114,9 +116,7 @@ def from_result(config: TrainConfig, resume: ResumePolicy) -> TrainConfig:
             f"{where}: its checkpoint.path={resume.path} is no folder; copy its export/ to a volume of the workers and "
             "name that as config.model.path and config.data.tokenizer.path"
         )
-    folder = Path(resume.path) / CheckpointLayout.EXPORT
-    if not (folder / CheckpointLayout.MANIFEST).exists():
-        raise ConfigError(f"{where}: {folder} is no complete export; mount that run's volume at the same place")
+    folder = _result_folder(Path(resume.path), resume.stage, where)
     if (folder / "adapter_config.json").exists():
         raise ConfigError(
             f"{where}: {folder} holds adapters and no model; merge them with python -m trainrun_trainer.lora_merge and "
@@ -125,6 +125,20 @@ def from_result(config: TrainConfig, resume: ResumePolicy) -> TrainConfig:
     model = config.model.model_copy(update={"path": str(folder)})
     tokenizer = config.data.tokenizer.model_copy(update={"path": str(folder)})
     return config.model_copy(update={"model": model, "data": config.data.model_copy(update={"tokenizer": tokenizer})})
+
+
+def _result_folder(path: Path, stage: str | None, where: str) -> Path:
+    """A run's export, or what the record of one of its stages says. Raises ConfigError."""
+    folder, mark = path / CheckpointLayout.EXPORT, CheckpointLayout.MANIFEST
+    if stage is not None:
+        place = path / CheckpointLayout.STAGES / stage
+        record = Records(LocalDirectory(path), stage).done()
+        if record is None and (place / CheckpointLayout.STAGE_RECORD).exists():
+            raise ConfigError(f"{where}: its stage {stage} is being done again in {place}; start when it is done")
+        folder, mark = place if record is None else path / (record.result or ""), ""  # a record tells that it is whole
+    if not (folder / mark).exists():
+        raise ConfigError(f"{where}: {folder} is no complete export; mount that run's volume at the same place")
+    return folder
 
 
 def current() -> Environment | ToolEnvironment:

@@ -34,11 +34,14 @@ class ResumePolicy:
     run: str | None = None
     path: str | None = None
     """checkpoint.path of that run."""
+    stage: str | None = None
+    """Of a run of several: whose result is its result."""
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ResumePolicy:
         """From the JSON that the operator passes on."""
-        return cls(raw.get("from", raw.get("from_", "Latest")), raw.get("step"), raw.get("run"), raw.get("path"))
+        start = raw.get("from", raw.get("from_", "Latest"))
+        return cls(start, raw.get("step"), raw.get("run"), raw.get("path"), raw.get("stage"))
 
 
 @dataclass(frozen=True)

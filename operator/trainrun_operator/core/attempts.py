@@ -77,7 +77,7 @@ def started(situation: Situation, excluded: tuple[str, ...], replicas: int) -> t
     parent = observed.parent
     if parent is not None and situation.spec.resume.run is not None:
         # for good: it may be deleted, and made again with another result
-        update["parent"] = ParentStatus(run=parent.name, uid=parent.uid, path=parent.path)
+        update["parent"] = ParentStatus(run=parent.name, uid=parent.uid, path=parent.path, stage=parent.stage)
     return situation.status.model_copy(update=update), attempt
 
 

@@ -191,6 +191,8 @@ class Parent:
     uid: str
     path: str
     result: str | None
+    stage: str | None = None
+    """Of a chain: where its result is."""
 
 
 @dataclass(frozen=True)

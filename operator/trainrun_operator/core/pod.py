@@ -6,7 +6,7 @@ Everything here can be overridden by `spec.workers.template`, except what its ru
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainrun_api.contract import AGENT_PORT, Env
@@ -98,15 +98,15 @@ def contract_environment(
     spares: int,
     stage: StageSpec,
     spec: TrainingRunSpec,
-    parent_path: str | None = None,
+    parent: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """What agent and trainer are told (design section 5), plus torchrun's processes per node.
 
     training-operator 1.7 does not turn `spec.nprocPerNode` of an elastic job into a variable, so it is set here too.
     """
     workers, resume = spec.workers, spec.resume.model_dump(mode="json", by_alias=True)
-    if parent_path is not None and spec.resume.run is not None:
-        resume["path"] = parent_path.removeprefix("file://")
+    if parent is not None and spec.resume.run is not None:
+        resume |= {"path": parent["path"].removeprefix("file://"), "stage": parent.get("stage")}
     values: dict[str, str] = {
         Env.RUN: run,
         Env.RUN_UID: uid,

@@ -51,7 +51,6 @@ def render(
     stage = stage_of(whole, status.get("stage") or "")
     spec, job = spec_of(whole, stage.name), job_name(name, attempt)
     labels = {**_kueue_labels(metadata), MANAGED_BY: "trainrun", Label.RUN: name, Label.ATTEMPT: str(attempt)}
-    parent = status.get("parent") or {}
     env = contract_environment(
         run=name,
         uid=uid,
@@ -61,7 +60,7 @@ def render(
         spares=spares,
         stage=stage,
         spec=spec,
-        parent_path=parent.get("path"),
+        parent=status.get("parent"),
     )
     pod = overlay(template(spec, job, env, agent_image), spec.workers.template.as_dict())
     pod["metadata"]["labels"] |= {**labels, Label.RUN_UID: uid, Label.STAGE: stage.name}

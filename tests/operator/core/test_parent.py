@@ -60,4 +60,4 @@ def test_pods_are_told_the_place():
     run = {"metadata": metadata, "spec": small_spec("a") | {"resume": RESUME}, "status": {"parent": BASE}}
     worker = render(run, 0, [], 2)["spec"]["pytorchReplicaSpecs"]["Worker"]
     env = {e["name"]: e.get("value") for e in worker["template"]["spec"]["containers"][0]["env"]}
-    assert json.loads(env[Env.RESUME]) == RESUME | {"step": None, "path": "/checkpoints/base"}
+    assert json.loads(env[Env.RESUME]) == RESUME | {"step": None, "path": "/checkpoints/base", "stage": None}
