@@ -1,4 +1,8 @@
-"""Examples 10 to 16, played once, in their order, in one workdir: each finds done what an earlier one did."""
+"""Examples 10 to 16, played once, each after those that it builds on: it finds done what they did.
+
+10 and 11 come first. What follows are two lines, each in a workdir of its own, so that two cores have work: 12 and 16
+go on where 11 was, 13 to 15 in a copy of it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,33 +20,39 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("1[0-9]-*"))
 TRAINRUN = [sys.executable, "-c", "from trainrun_operator.cli import main; main()"]
+FIRST, LINES = ("10", "11"), (("12", "16"), ("13", "14", "15"))
 LIMIT_SECONDS = 900
 """Of one example; alone on two cores each takes less than 180."""
 
 
 @dataclass
 class Played:
-    """The store that all examples share."""
+    """What all examples left."""
 
-    workdir: Path
+    workdirs: tuple[Path, ...]
 
     @property
-    def store(self) -> Path:
-        """Stands for checkpoint.path."""
-        return self.workdir / "story" / "checkpoints"
+    def stores(self) -> list[Path]:
+        """Each stands for checkpoint.path."""
+        return [workdir / "story" / "checkpoints" for workdir in self.workdirs]
+
+    def store(self, stage: str) -> Path:
+        """Where a stage was done."""
+        return next(store for store in self.stores if (store / "stages" / stage).exists())
 
     def record(self, stage: str) -> dict[str, Any]:
         """stage.json."""
-        found: dict[str, Any] = json.loads((self.store / "stages" / stage / "stage.json").read_text())
+        found: dict[str, Any] = json.loads((self.store(stage) / "stages" / stage / "stage.json").read_text())
         return found
 
     def result(self, stage: str) -> Path:
         """What stage:NAME means."""
-        return self.store / self.record(stage)["result"]
+        return self.store(stage) / str(self.record(stage)["result"])
 
-    def claims(self) -> dict[str, int]:
-        """How often each stage was begun."""
-        return {folder.name: len(list(folder.glob("claims/*.json"))) for folder in (self.store / "stages").iterdir()}
+    def claims(self) -> list[tuple[str, int]]:
+        """How often each stage was begun, in each store; a copy has those of what it was copied from."""
+        folders = [folder for store in self.stores for folder in (store / "stages").iterdir()]
+        return [(folder.name, len(list(folder.glob("claims/*.json")))) for folder in folders]
 
     def evaluation(self, stage: str) -> dict[str, Any]:
         """evaluation.json."""
@@ -69,12 +80,21 @@ def texts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="session")
-def played(texts: None, tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """All examples, one after the other."""
-    workdir = tmp_path_factory.mktemp("story")
-    for name in EXAMPLES:
+def play(numbers: tuple[str, ...], workdir: Path) -> None:
+    """Those examples, one after the other."""
+    for name in (name for number in numbers for name in EXAMPLES if name.startswith(number)):
         command = [*TRAINRUN, "run", str(ROOT / "examples" / name / "run.yaml"), "--workdir", str(workdir)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
         assert done.returncode == 0, f"{name}\n{done.stdout}{done.stderr}"
-    return Played(workdir)
+
+
+@pytest.fixture(scope="session")
+def played(texts: None, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """All examples."""
+    workdir, copy = tmp_path_factory.mktemp("story"), tmp_path_factory.mktemp("copy")
+    play(FIRST, workdir)
+    shutil.copytree(workdir, copy, dirs_exist_ok=True)
+    with ThreadPoolExecutor() as lines:
+        for line in [lines.submit(play, *what) for what in zip(LINES, (workdir, copy), strict=True)]:
+            line.result()
+    return Played((workdir, copy))
