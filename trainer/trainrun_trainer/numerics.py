@@ -17,12 +17,19 @@ VERSIONED = ("trainrun", "torch", "transformers", "tokenizers", "safetensors", "
 
 
 def fingerprint(
-    device: torch.device, world_size: int, mesh: Mapping[str, int], threads: int, precision: str, attention: str
+    device: torch.device,
+    world_size: int,
+    mesh: Mapping[str, int],
+    threads: int,
+    precision: str,
+    attention: str,
+    is_fused: bool,
 ) -> dict[str, Any]:
     """Equal fingerprints promise equal bits; different ones do not."""
     return {
         "torch": torch.__version__, "device": devices.describe(device), "threads": threads,
         "world_size": world_size, "mesh": dict(mesh), "precision": precision, "attention": attention,
+        "fused": is_fused,
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from trainrun_trainer.environment import Environment
 from trainrun_trainer.errors import ConfigError, DataError, StorageRefused
 from trainrun_trainer.evaluate import HeldOut
 from trainrun_trainer.faults import Faults
+from trainrun_trainer.fused import fuse
 from trainrun_trainer.logs import log
 from trainrun_trainer.manifest import config_hash
 from trainrun_trainer.metrics import Metrics
@@ -99,13 +100,14 @@ def set_up(env: Environment, ranks: Ranks, open_storage: OpenStorage, started: f
     held_out = _held_out(config, data)
 
     model, vocab_size = _whole_model(config, data)
+    is_fused = fuse(model, device)
     refuse_if_documents_leak(model, vocab_size)
     base = _adapt(config, model, ranks)
     recompute_layers(model, config.activation_checkpointing)
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
 
-    described = _describe(config, data, device, ranks, dims, attention_of(model, device), base)
+    described = _describe(config, data, device, ranks, dims, attention_of(model, device), is_fused, base)
     checkpoints = Checkpoints(
         storage, ranks, start.claim, state_tensors(shards, optimizer), described,
         env.checkpoint.keep_last, env.checkpoint.keep_every_steps,
@@ -172,14 +174,14 @@ def _adapt(config: TrainConfig, model: Any, ranks: Ranks) -> dict[str, str] | No
 
 def _describe(
     config: TrainConfig, data: DataManifest, device: Any, ranks: Ranks, dims: ParallelDims, attention: str,
-    base: dict[str, str] | None,
+    is_fused: bool, base: dict[str, str] | None,
 ) -> dict[str, Any]:  # fmt: skip
     resolved = config.model_dump(mode="json")
     mesh = dims.as_dict()
     return {
         "config": resolved, "config_hash": config_hash(resolved), "data_hash": data.data_hash,
         "numerics": numerics.fingerprint(
-            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, attention
+            device, ranks.world_size, mesh, config.threads_per_worker, config.precision, attention, is_fused
         ),
         "base": base, "versions": numerics.versions(),
     }  # fmt: skip
