@@ -13,7 +13,8 @@ setup: $(STAMP) ## make .venv with the locked versions and trainrun in it
 $(STAMP): requirements.lock pyproject.toml
 	@echo "setup: making .venv (about 2 minutes the first time)"
 	$(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info < (3,14), f"python {sys.version.split()[0]}: 3.11 to 3.13 is needed; set PYTHON=..."'
-	$(PYTHON) -m venv .venv
+	@# anew: what a set-up with another python left, broken off half way, would be half of it
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
 	@# bytecode now: where PYTHONDONTWRITEBYTECODE is set, each process of a run would compile torch and transformers anew
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
