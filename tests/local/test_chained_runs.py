@@ -14,20 +14,22 @@ from tests.local.story import Story, train, write_manifest
 pytestmark = pytest.mark.timeout(600)
 
 
+def tuned(manifest: dict[str, Any]) -> None:
+    """A run that starts from the result of `base`, on one of its two sources."""
+    spec = manifest["spec"]
+    manifest["metadata"]["name"] = "tuned"
+    spec["resume"] = {"from": "Run", "run": "base"}
+    spec["checkpoint"]["path"] = "/checkpoints/tuned"
+    spec["config"] |= {"model": {}, "total_steps": 10}
+    spec["config"]["data"] |= {"tokenizer": {}, "mix": {"a": 1.0, "b": 0.0}}
+
+
 def test_one_run_after_the_other(tmp_path: Path, workdir: Path) -> None:
     """Without the first one the second is refused in a sentence; with it, its first loss is the other's last."""
 
     def shorter(manifest: dict[str, Any]) -> None:
         manifest["metadata"]["name"] = "base"
         manifest["spec"]["config"]["total_steps"] = 20
-
-    def tuned(manifest: dict[str, Any]) -> None:
-        spec = manifest["spec"]
-        manifest["metadata"]["name"] = "tuned"
-        spec["resume"] = {"from": "Run", "run": "base"}
-        spec["checkpoint"]["path"] = "/checkpoints/tuned"
-        spec["config"] |= {"model": {}, "total_steps": 10}
-        spec["config"]["data"] |= {"tokenizer": {}, "mix": {"a": 1.0, "b": 0.0}}
 
     first, second = write_manifest(tmp_path / "first", shorter), write_manifest(tmp_path / "second", tuned)
     code, out, err = train(second, workdir)
@@ -57,14 +59,6 @@ def test_a_run_after_a_run_of_stages(tmp_path: Path, workdir: Path) -> None:
             {"name": "whole", "kind": "consolidate", "config": {"checkpoint": "stage:texts/checkpoints", "step": 0}},
             {"name": "page", "kind": "report"},
         ]
-
-    def tuned(manifest: dict[str, Any]) -> None:
-        spec = manifest["spec"]
-        manifest["metadata"]["name"] = "tuned"
-        spec["resume"] = {"from": "Run", "run": "base"}
-        spec["checkpoint"]["path"] = "/checkpoints/tuned"
-        spec["config"] |= {"model": {}, "total_steps": 5}
-        spec["config"]["data"]["tokenizer"] = {}
 
     for name, change in (("first", stages), ("second", tuned)):
         code, out, err = train(write_manifest(tmp_path / name, change), workdir)

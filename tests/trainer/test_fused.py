@@ -24,7 +24,6 @@ CPU = torch.device("cpu")
 LENGTHS = [9, 1, 22]
 GROUPED = {**TINY, "num_key_value_heads": 2, "vocab_size": VOCAB}
 
-
 ORIGINALS = {modeling: modeling.apply_rotary_pos_emb for modeling in (modeling_llama, modeling_mistral)}
 """As they are when tests are collected: later another test of this process may have fused."""
 
