@@ -65,6 +65,22 @@ def test_it_is_masked_attention(rows: list[list[int]], window: int | None) -> No
         torch.testing.assert_close(mine.grad, other.grad, **TOLERANCE)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_documents_do_not_see_each_other(dropout: float) -> None:
+    """No gradient from one to another, whatever is dropped; a gradient of equal numbers is one number to torch."""
+    query, key, value = (torch.randn(2, 4, 7, 8, requires_grad=True) for _ in range(3))
+    got, _ = attend(Module(), query, key, value, None, dropout=dropout, document_lengths=[[3, 4], [7]])
+    got[0, 3:].sum().backward()
+    for part in (query, key, value):
+        assert part.grad is not None and not part.grad[0, :, :3].any() and not part.grad[1].any()
+    assert value.grad is not None and value.grad[0, :, 3:].any()
+    alone = [part.detach()[:1, :, 3:].requires_grad_() for part in (query, key, value)]
+    if not dropout:
+        attend(Module(), *alone, None, document_lengths=[[4]])[0].sum().backward()
+        for part, one in zip((query, key, value), alone, strict=True):
+            assert part.grad is not None and torch.equal(part.grad[:1, :, 3:], one.grad)
+
+
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6))
 def test_lengths_are_read_from_positions(lengths: list[int]) -> None:
     """Also where a row begins in the middle of a document."""

@@ -47,8 +47,8 @@ class Family:
     lora_targets: tuple[str, ...]
     """Projections of queries and values, or what holds them."""
     attention: str
-    rms_norm: str | None = None
-    """The class of its norms, if fused.py computes them and its rotary positions."""
+    fused: str | None = None
+    """What its classes of norms and MLPs begin with, if fused.py computes them and its rotary positions."""
     has_dropout: bool = True
     """Its attention applies the configuration's attention_dropout."""
     saved_names: Mapping[str, str] = field(default_factory=dict)
@@ -57,10 +57,10 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(
-        "LlamaForCausalLM", "LlamaDecoderLayer", by_documents, ("q_proj", "v_proj"), DOCUMENTS, "LlamaRMSNorm"
+        "LlamaForCausalLM", "LlamaDecoderLayer", by_documents, ("q_proj", "v_proj"), DOCUMENTS, "Llama"
     ),
     "mistral": Family(
-        "MistralForCausalLM", "MistralDecoderLayer", by_documents, ("q_proj", "v_proj"), DOCUMENTS, "MistralRMSNorm"
+        "MistralForCausalLM", "MistralDecoderLayer", by_documents, ("q_proj", "v_proj"), DOCUMENTS, "Mistral"
     ),
     "gpt_neox": Family(
         "GPTNeoXForCausalLM", "GPTNeoXLayer", by_documents, ("query_key_value",), DOCUMENTS,

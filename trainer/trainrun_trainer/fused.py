@@ -2,7 +2,7 @@
 
 transformers writes them as five to ten operations, of which autograd keeps and walks every result; slices that it takes
 of queries and keys become whole tensors of zeros on the way back. The formulas are the same, in fp32; only last bits
-differ. Other devices have kernels for both.
+differ. MLPs and adapters are in fused_linear.py. Other devices have kernels for all of it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,31 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainrun_trainer.families import FAMILIES
+from trainrun_trainer.fused_linear import fuse_adapter, fuse_mlp
 
 
 def fuse(model: Any, device: torch.device) -> bool:
-    """Let this model's norms, and the rotary positions of its family in this process, be computed here.
-
-    False: the family has no such norm, or the device is no CPU, and nothing was changed.
+    """Let what there is of this model's norms, MLPs and adapters be computed here, and with the norms its family's
+    rotary positions in this process. False: nothing was changed, and on other devices nothing ever is.
     """
-    wanted = FAMILIES[model.config.model_type].rms_norm
-    norms = [module for module in model.modules() if type(module).__name__ == wanted]
-    if device.type != "cpu" or not norms:
+    if device.type != "cpu":
         return False
-    for module in norms:
-        module.forward = partial(normalize, module)
-    sys.modules[type(norms[0]).__module__].apply_rotary_pos_emb = rotate  # type: ignore[attr-defined]
-    return True
+    prefix = FAMILIES[model.config.model_type].fused
+    changed = []
+    for module in model.modules():
+        kind = type(module).__name__
+        if hasattr(module, "lora_variant") and isinstance(module.base_layer, nn.Linear):
+            changed.append(fuse_adapter(module))
+        elif kind == f"{prefix}MLP":
+            changed.append(fuse_mlp(module))
+        elif kind == f"{prefix}RMSNorm":
+            module.forward = partial(normalize, module)
+            sys.modules[type(module).__module__].apply_rotary_pos_emb = rotate  # type: ignore[attr-defined]
+            changed.append(True)
+    return any(changed)
 
 
 def normalize(module: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -47,8 +55,7 @@ def rotate(
 
     Queries and keys [rows, heads, tokens, size]; cos and sin [rows, tokens, size], whose halves are equal.
     """
-    half = cos.shape[-1] // 2
-    cos, sin = (part[..., :half].unsqueeze(unsqueeze_dim) for part in (cos, sin))
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin[..., : sin.shape[-1] // 2].unsqueeze(unsqueeze_dim)
     return _Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)  # type: ignore[no-untyped-call]
 
 
@@ -70,8 +77,8 @@ class _Normed(torch.autograd.Function):
         flat, gradients, scales = x.reshape(-1, size), gradient.reshape(-1, size), scale.reshape(-1)
         product = gradients * flat
         of_weight = torch.mv(product.t(), scales) if ctx.needs_input_grad[1] else None
-        shared = torch.mv(product, weight).mul_(scales.pow(3)).div_(-size)
-        of_x = torch.mul(gradients, weight).mul_(scales[:, None]).addcmul_(flat, shared[:, None])
+        shared = torch.mv(product, weight).mul_(scales.square()).div_(-size)
+        of_x = torch.mul(gradients, weight, out=product).addcmul_(flat, shared[:, None]).mul_(scales[:, None])
         return of_x.view_as(x), of_weight, None
 
 
@@ -92,8 +99,8 @@ class _Rotated(torch.autograd.Function):
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, way: float) -> torch.Tensor:
-    turned = torch.empty_like(x)
+    turned = x * cos
     (a, b), (c, d) = x.chunk(2, -1), turned.chunk(2, -1)
-    torch.mul(a, cos, out=c).addcmul_(b, sin, value=-way)
-    torch.mul(b, cos, out=d).addcmul_(a, sin, value=way)
+    c.addcmul_(b, sin, value=-way)
+    d.addcmul_(a, sin, value=way)
     return turned
