@@ -17,7 +17,7 @@ import torch
 from trainrun_api.train_config import TrainConfig
 from trainrun_trainer.model import build_model
 from trainrun_trainer.packing import TRAIN, PackedRows
-from trainrun_trainer.prepare import open_prepared
+from trainrun_trainer.prepared import open_prepared
 from trainrun_trainer.rows import open_rows
 from trainrun_trainer.storage import open_storage
 from transformers import Trainer, TrainerCallback, TrainingArguments

@@ -19,7 +19,8 @@ from trainrun_trainer.errors import ConfigError, DataError
 from trainrun_trainer.examples import best_fit_decreasing
 from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.packing import PADDING, TRAIN
-from trainrun_trainer.prepare import DataManifest, prepare
+from trainrun_trainer.prepare import prepare
+from trainrun_trainer.prepared import DataManifest
 from trainrun_trainer.rows import make_slot, open_rows
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer

@@ -15,7 +15,8 @@ from trainrun_api.data_config import DataConfig
 from trainrun_trainer.corpus.jobs import is_held_out
 from trainrun_trainer.errors import ConfigError, DataError
 from trainrun_trainer.packing import HELD_OUT, TRAIN, PackedRows, Packer
-from trainrun_trainer.prepare import DataManifest, prepare
+from trainrun_trainer.prepare import prepare
+from trainrun_trainer.prepared import DataManifest
 from trainrun_trainer.rows import IGNORED, make_slot, open_rows
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer

@@ -22,7 +22,8 @@ from trainrun_trainer.corpus.stages import Corpus
 from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.errors import DataError
 from trainrun_trainer.packing import TRAIN
-from trainrun_trainer.prepare import data_hash, prepare
+from trainrun_trainer.prepare import prepare
+from trainrun_trainer.prepared import data_hash
 from trainrun_trainer.rows import open_rows
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer

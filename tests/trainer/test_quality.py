@@ -13,7 +13,8 @@ from trainrun_api.data_config import DataConfig, QualityFilter
 from trainrun_trainer.corpus import ngrams
 from trainrun_trainer.corpus.filters import failed_rule, language_of
 from trainrun_trainer.corpus.jobs import is_held_out
-from trainrun_trainer.prepare import DataManifest, prepare
+from trainrun_trainer.prepare import prepare
+from trainrun_trainer.prepared import DataManifest
 from trainrun_trainer.storage import LocalDirectory
 
 PAGES = [topics[name] for name in sorted(topics) if len(topics[name].split()) > 300][:20]

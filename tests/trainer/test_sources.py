@@ -19,7 +19,8 @@ from trainrun_api.data_config import DataConfig
 from trainrun_trainer import s3_client
 from trainrun_trainer.corpus.formats import read_records
 from trainrun_trainer.errors import DataError
-from trainrun_trainer.prepare import DataManifest, prepare
+from trainrun_trainer.prepare import prepare
+from trainrun_trainer.prepared import DataManifest
 from trainrun_trainer.storage import LocalDirectory
 
 from tests.trainer.buckets import BUCKET, FaultyNetwork, client, environment, s3_server

@@ -21,7 +21,7 @@ from trainrun_trainer.corpus.formats import Record
 from trainrun_trainer.corpus.stages import Corpus
 from trainrun_trainer.errors import DataError, TextsChanged
 from trainrun_trainer.explain_step import explain
-from trainrun_trainer.prepare import data_hash
+from trainrun_trainer.prepared import data_hash
 
 from tests.trainer.buckets import BUCKET, client, environment, s3_server
 from tests.trainer.runs import Site, only_code, tiny_config, was_killed

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from trainrun_api.contract import Env
+from trainrun_api.contract import Env, ProgressFile
 from trainrun_trainer.environment import read_environment
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.explain_step import explain
@@ -93,6 +97,59 @@ def test_again_nothing_is_done(chain: Chain, stages: Stages) -> None:
     for name, outcome in outcomes.items():
         assert {key: outcome[key] for key in first[name]} == first[name]
         assert outcome["message"] == f"stage {name} is done already"
+
+
+ASK = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "peft"))
+from trainrun_trainer.launcher import is_done_already
+sys.exit(0 if is_done_already(sys.argv[1]) else 9)
+"""
+"""A launcher's question, where importing torch fails."""
+
+
+def asked(chain: Chain, stages: Stages, name: str, **more: str) -> dict[str, Any] | None:
+    """The result that a launcher writes without workers; None if it starts them."""
+    env = os.environ | chain.env(name, *stages[name]) | more
+    progress = env[Env.PROGRESS_DIR]
+    done = subprocess.run([sys.executable, "-c", ASK, progress], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 9), done.stderr
+    result = Path(progress) / ProgressFile.RESULT
+    assert result.exists() is (done.returncode == 0)
+    return json.loads(result.read_text()) if result.exists() else None
+
+
+def test_a_launcher_tells_without_workers_what_they_would(chain: Chain, stages: Stages) -> None:
+    """Of every kind of stage, torch not even imported; not a file is written."""
+    files = chain.files()
+    workers = chain.play({name: stages[name] for name in ("data", "base")})
+    for name in stages:
+        result = asked(chain, stages, name)
+        assert result is not None, name
+        (outcome,) = result["outcomes"]
+        assert outcome["message"] == f"stage {name} is done already" and result["failures"] == []
+        assert outcome == workers.get(name, outcome)
+        assert outcome["final_checkpoint"] == chain.record(name)["outcome"]["final_checkpoint"]
+    assert chain.files() == files
+
+
+def test_a_launcher_starts_workers_for_what_is_not_done(chain: Chain, stages: Stages) -> None:
+    """Another configuration, a damaged result, several pods, nonsense (of which workers say what is wrong)."""
+    files = chain.files()
+    changed = stages | {
+        "merged": ("merge", {**stages["merged"][1], "t": 0.25}),
+        "tuned": ("train", {**stages["tuned"][1], "total_steps": 6}),
+        "plain": ("consolidate", {"checkpoint": "stage:nowhere/checkpoints"}),
+        "before": ("evaluate", {"model": 5}),
+        "new": stages["merged"],
+    }
+    for name in ("merged", "tuned", "plain", "before", "new"):
+        assert asked(chain, changed, name) is None, name
+    assert asked(chain, stages, "base", PET_NNODES="1:2") is None
+    assert asked(chain, stages, "base", TRAINRUN_SPARES="1") is None
+    assert chain.files() == files
+    next(chain.result("merged").glob("*.safetensors")).write_bytes(b"torn")
+    assert asked(chain, stages, "merged") is None
 
 
 def test_a_change_reruns_what_depends_on_it_and_nothing_else(chain: Chain, stages: Stages) -> None:

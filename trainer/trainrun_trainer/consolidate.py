@@ -31,7 +31,7 @@ from trainrun_trainer.families import FAMILIES
 from trainrun_trainer.manifest import Invalid, read_manifest, read_whole
 from trainrun_trainer.model import build_model
 from trainrun_trainer.model_folder import DTYPES, Entry, make_folder, write_tensors
-from trainrun_trainer.prepare import open_beside
+from trainrun_trainer.prepared import open_beside
 from trainrun_trainer.resume import history
 from trainrun_trainer.settings import parse
 from trainrun_trainer.storage import Storage, open_storage

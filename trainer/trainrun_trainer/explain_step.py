@@ -22,7 +22,7 @@ from trainrun_trainer.errors import ConfigError, DataError, TrainerError
 from trainrun_trainer.manifest import Invalid, read_manifest
 from trainrun_trainer.packing import PADDING
 from trainrun_trainer.plan import make_plan
-from trainrun_trainer.prepare import DataManifest, open_beside
+from trainrun_trainer.prepared import DataManifest, open_beside
 from trainrun_trainer.rows import U64_MASK, TrainRows, row_hash
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.storage import Storage, open_storage

@@ -15,12 +15,14 @@ import multiprocessing.forkserver
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from trainrun_api.contract import Env, LauncherState, ProgressFile
 
 from trainrun_trainer.accelerators import PRELOAD, PRELOAD_LORA, START_METHOD
 from trainrun_trainer.agent import files, proctree
+from trainrun_trainer.logs import log
 
 DEFAULT_ENTRY = "trainrun_trainer.worker:run"
 PRELOAD_FIRST = "trainrun_trainer.launcher_preload"
@@ -69,6 +71,28 @@ def launch_forked(entry: str, progress_dir: str) -> None:
     sys.exit(launch(entry, progress_dir, "forkserver"))
 
 
+def is_done_already(progress_dir: str) -> bool:
+    """Whether this pod's stage was done by an earlier attempt; its result is then written as its workers would.
+
+    Costs a tenth of the imports, beside which it is asked. Whatever is wrong, workers say better.
+    """
+    pods = os.environ.get("PET_NNODES", "1").rpartition(":")[2]
+    if not os.environ.get(Env.STAGE_KIND) or pods != "1" or os.environ.get(Env.SPARES, "0") != "0":
+        return False  # a run without stages has nothing to ask, and of several pods none may leave the others alone
+    from trainrun_trainer.stages.already import done_already
+
+    try:
+        outcome = done_already()
+    except Exception:
+        return False
+    if outcome is None:
+        return False
+    log("outcome", exit_code=outcome.exit_code, cause=outcome.cause, message=outcome.message, step=outcome.step)
+    result = {"outcomes": [asdict(outcome)], "failures": [], "history": [], "inplace_restarts": 0}
+    files.write_json(progress_dir, ProgressFile.RESULT, result)
+    return True
+
+
 def run(entry: str, preload: Sequence[str]) -> int:
     """Launch by the accelerator's start method; the launcher's exit code, or its signal again."""
     progress_dir = os.environ[Env.PROGRESS_DIR]
@@ -76,11 +100,14 @@ def run(entry: str, preload: Sequence[str]) -> int:
     files.write_json(progress_dir, ProgressFile.LAUNCHER, facts)
     prepare_environment()
     method = START_METHOD[os.environ.get(Env.ACCELERATOR, "cpu")]
+    if method == "forkserver":
+        start_fork_server(preload)
+    if entry == DEFAULT_ENTRY and is_done_already(progress_dir):
+        return 0
     if method != "forkserver":
         from trainrun_trainer.launcher_group import launch
 
         return launch(entry, progress_dir, method)
-    start_fork_server(preload)
     process = multiprocessing.get_context("forkserver").Process(target=launch_forked, args=(entry, progress_dir))
     process.start()
     process.join()

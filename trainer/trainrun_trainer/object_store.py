@@ -23,7 +23,8 @@ from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseS
 
 from trainrun_trainer import s3_client
 from trainrun_trainer.s3_client import ATTEMPTS
-from trainrun_trainer.storage import Before, TensorFiles, hash_stream, unobserved
+from trainrun_trainer.storage import Before, hash_stream, unobserved
+from trainrun_trainer.tensor_files import TensorFiles
 
 T = TypeVar("T")
 

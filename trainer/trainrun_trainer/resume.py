@@ -19,6 +19,8 @@ from trainrun_trainer.manifest import Invalid, read_manifest, read_whole
 from trainrun_trainer.retention import Stored
 from trainrun_trainer.storage import Storage
 
+CHANGEABLE = frozenset({"total_steps", "eval", "export", "activation_checkpointing", "parallel", "threads_per_worker"})
+"""What another attempt may change: length, cadences, memory, and placement (which may change bits; that is said)."""
 INVALID_LIMIT = 2
 """This many invalid checkpoints above the newest valid one are no accident: a person must look."""
 CLAIM_TRIES = 20

@@ -14,7 +14,7 @@ from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.order import RowOrder
 from trainrun_trainer.packing import HELD_OUT, TRAIN, PackedRows
 from trainrun_trainer.plan import Plan
-from trainrun_trainer.prepare import DataManifest
+from trainrun_trainer.prepared import DataManifest
 
 U64_MASK = (1 << 64) - 1
 

@@ -30,23 +30,20 @@ from trainrun_trainer.model import attention_of, build_model, refuse_if_document
 from trainrun_trainer.optimizer import make_optimizer, set_step, state_tensors
 from trainrun_trainer.parallel import ParallelDims, Shard, parallel_dims, parallelize
 from trainrun_trainer.plan import Plan, make_plan
-from trainrun_trainer.prepare import DataManifest, open_prepared, prepare
+from trainrun_trainer.prepare import prepare
+from trainrun_trainer.prepared import DataManifest, open_prepared
 from trainrun_trainer.progress import ProgressWriter
 from trainrun_trainer.ranks import Ranks
 from trainrun_trainer.recompute import recompute_layers
-from trainrun_trainer.resume import Start, take_start
+from trainrun_trainer.resume import CHANGEABLE, Start, take_start
 from trainrun_trainer.rows import TrainRows, open_held_out
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.stop import StopRequests
-from trainrun_trainer.storage import Storage
+from trainrun_trainer.storage import OpenStorage, Storage
 from trainrun_trainer.tokenizer import load_tokenizer
-
-CHANGEABLE = frozenset({"total_steps", "eval", "export", "activation_checkpointing", "parallel", "threads_per_worker"})
-"""What another attempt may change: length, cadences, memory, and placement (which may change bits; that is said)."""
 
 CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")
 """What the context is called in config.json: most families, and MPT."""
-OpenStorage = Callable[[str], Storage]
 T = TypeVar("T")
 
 

@@ -8,21 +8,21 @@ called ahead of each primitive that changes the store, with its kind and name.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlparse
 
 import xxhash
-from torch.distributed.checkpoint.filesystem import FileSystem
 from trainrun_api.contract import CheckpointLayout
 
 from trainrun_trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainrun_trainer.tensor_files import TensorFiles
 
 Before = Callable[[str, str], None]
 PIECE_BYTES = 1 << 20
@@ -168,6 +168,8 @@ class LocalDirectory:
 
     def tensor_files(self, folder: str) -> TensorFiles:
         """File access below `folder`, which is created."""
+        from trainrun_trainer.tensor_files import TensorFiles  # torch, which many who read a store do without
+
         _make_folder(self.root / folder)
         return TensorFiles(folder, self.before)
 
@@ -182,57 +184,6 @@ class LocalDirectory:
             self.before("fsync", name)
             os.fsync(stream.fileno())
         return temporary
-
-
-class TensorFiles(FileSystem):
-    """DCP's file system, writing in pieces and hashing what passes; `written` has size and xxh3 per file."""
-
-    def __init__(self, folder: str, before: Before) -> None:
-        super().__init__()
-        self.label = folder
-        self.before = before
-        self.written: dict[str, dict[str, Any]] = {}
-
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
-        """Open one tensor file; when closed, its facts are in `written`."""
-        name = Path(path).name
-        with open(path, mode) as raw:
-            stream = _HashingStream(raw, lambda op: self.before(op, f"{self.label}/{name}"))
-            yield stream
-            self.written[name] = {"size": stream.size, "xxh3": stream.hash.hexdigest()}
-
-
-class _HashingStream(io.RawIOBase):
-    """A file that hashes what is written to it."""
-
-    def __init__(self, raw: Any, before: Callable[[str], None]) -> None:
-        super().__init__()
-        self.raw = raw
-        self.before = before
-        self.hash = xxhash.xxh3_128()
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        """Write in pieces; a torn file is what a crash leaves."""
-        view = memoryview(data)
-        for start in range(0, len(view), PIECE_BYTES):
-            piece = view[start : start + PIECE_BYTES]
-            self.before("write")
-            self.raw.write(piece)
-            self.hash.update(piece)
-        self.size += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        """Asked for by the writer as each tensor's offset."""
-        return self.size
-
-    def fileno(self) -> int:
-        """Asked for by the writer just before fsync."""
-        self.before("fsync")
-        self.raw.flush()
-        return int(self.raw.fileno())
 
 
 def open_storage(path: str) -> Storage:
@@ -250,6 +201,10 @@ def open_storage(path: str) -> Storage:
     if scheme or not os.path.isabs(path):
         raise ConfigError(f"checkpoint.path={path}: expected an absolute path, file:///... or s3://bucket/prefix")
     return LocalDirectory(Path(path))
+
+
+OpenStorage = Callable[[str], Storage]
+"""`open_storage`, or what stands in for it in tests."""
 
 
 def shared_store(store: Storage) -> Storage:

@@ -18,9 +18,9 @@ from trainrun_trainer.environment import Environment, ToolEnvironment, current
 from trainrun_trainer.errors import TrainerError
 from trainrun_trainer.logs import log
 from trainrun_trainer.ranks import Ranks
-from trainrun_trainer.setup import OpenStorage, Run, join, set_up
+from trainrun_trainer.setup import Run, join, set_up
 from trainrun_trainer.stages.train_stage import Entered, enter, leave
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.storage import OpenStorage, open_storage
 from trainrun_trainer.train import train
 
 

@@ -15,7 +15,7 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.records import records, text_of
 from trainrun_trainer.evaluating.scoring import Asked, Loaded
 from trainrun_trainer.packing import HELD_OUT, PackedRows
-from trainrun_trainer.prepare import DataManifest
+from trainrun_trainer.prepared import DataManifest
 from trainrun_trainer.rows import open_rows
 from trainrun_trainer.tokenizer import load_tokenizer
 

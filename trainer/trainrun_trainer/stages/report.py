@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainrun_trainer.errors import ConfigError
-from trainrun_trainer.reporting.page import write_report
 from trainrun_trainer.stages.records import Records, StageRecord
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.units import Units
@@ -23,6 +22,8 @@ def subjects(root: LocalDirectory, names: Sequence[str]) -> dict[str, StageRecor
 
 def run(root: LocalDirectory, names: list[str], title: str, out: Path, units: Units) -> str:
     """The page, as report.html below `out`."""
+    from trainrun_trainer.reporting.page import write_report  # torch, as in tools
+
     units.expect(1)
     write_report(root.root, names, title, out)
     units.done()

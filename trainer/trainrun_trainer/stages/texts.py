@@ -9,7 +9,7 @@ from trainrun_api.data_config import DataConfig
 
 from trainrun_trainer.corpus.texts import Known, Texts, look_at
 from trainrun_trainer.logs import log
-from trainrun_trainer.prepare import data_hash, open_prepared
+from trainrun_trainer.prepared import data_hash, open_prepared
 from trainrun_trainer.stages.records import DONE, Records, StageRecord
 from trainrun_trainer.storage import LocalDirectory
 

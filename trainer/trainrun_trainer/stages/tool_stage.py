@@ -14,14 +14,12 @@ from trainrun_trainer.claims import refuse_if_fenced
 from trainrun_trainer.corpus.texts import again_if_texts_change
 from trainrun_trainer.environment import ToolEnvironment
 from trainrun_trainer.errors import StorageRefused
-from trainrun_trainer.logs import log
-from trainrun_trainer.setup import OpenStorage
 from trainrun_trainer.stages.hashes import Seen, files_of, model_files
 from trainrun_trainer.stages.records import DONE, Records, StageRecord, now, shared_root, told
 from trainrun_trainer.stages.telling import StopAsked, ToldUnits
 from trainrun_trainer.stages.tools import MODEL
-from trainrun_trainer.stages.work import Work, work_of
-from trainrun_trainer.storage import LocalDirectory
+from trainrun_trainer.stages.work import Work, done_before, work_of
+from trainrun_trainer.storage import LocalDirectory, OpenStorage
 
 
 def run_stage(env: ToolEnvironment, open_storage: OpenStorage) -> Outcome:
@@ -39,15 +37,7 @@ def run_stage(env: ToolEnvironment, open_storage: OpenStorage) -> Outcome:
 def _once(records: Records, env: ToolEnvironment) -> Outcome:
     units, seen = ToldUnits(env), records.seen()
     work = work_of(env, records.root, seen)
-    return _done_before(records, work, env) or _do(records, work, env, units, seen)
-
-
-def _done_before(records: Records, work: Work, env: ToolEnvironment) -> Outcome | None:
-    found = records.done_before(work.input)
-    if found is None or not found.is_whole(records.root):
-        return None
-    log("stage-done-already", stage=env.stage.name, claim=found.claim)
-    return records.repeat(found, env.owner).said_again()
+    return done_before(records, work, env) or _do(records, work, env, units, seen)
 
 
 def _do(records: Records, work: Work, env: ToolEnvironment, units: ToldUnits, seen: Seen) -> Outcome:

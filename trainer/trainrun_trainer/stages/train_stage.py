@@ -20,13 +20,13 @@ from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.environment import Environment
 from trainrun_trainer.errors import StorageRefused
 from trainrun_trainer.logs import log
+from trainrun_trainer.resume import CHANGEABLE
 from trainrun_trainer.settings import parse
-from trainrun_trainer.setup import CHANGEABLE, OpenStorage
-from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, checkpoint_files, hash_of, model_files, outside
+from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, Seen, checkpoint_files, hash_of, model_files, outside
 from trainrun_trainer.stages.records import DONE, Records, StageRecord, now, shared_root, told
 from trainrun_trainer.stages.references import References
 from trainrun_trainer.stages.texts import data_place, texts_of
-from trainrun_trainer.storage import LocalDirectory
+from trainrun_trainer.storage import LocalDirectory, OpenStorage
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,35 @@ def enter(env: Environment, open_storage: OpenStorage) -> Entered:
         raise StorageRefused(f"stage {env.stage.name}: {root.address('')} cannot be used: {error}") from error
 
 
-def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
-    started, records, references = time.monotonic(), Records(root, name), References(root)
+@dataclass(frozen=True)
+class _Sight:
+    """What the stage is to be made from now; nothing is claimed or written yet."""
+
+    records: Records
+    references: References
+    config: TrainConfig
+    texts: Texts
+    input: str
+    config_hash: str
+    models: Seen
+
+    def done_before(self, env: Environment) -> StageRecord | None:
+        """The record of a start that did just this, which is the newest one now. Raises Fenced."""
+        found = self.records.done_before(self.config_hash)
+        if found is None or not found.is_whole(self.records.root):
+            return None
+        log("stage-done-already", stage=self.records.name, claim=found.claim)
+        return self.records.repeat(found, env.owner)
+
+
+def done_before(env: Environment, records: Records) -> Outcome | None:
+    """What the stage returns if it is done already. Raises TrainerError, OSError."""
+    record = _look(env, records).done_before(env)
+    return None if record is None else record.said_again()
+
+
+def _look(env: Environment, records: Records) -> _Sight:
+    references = References(records.root)
     named = {**env.config.model_dump(mode="json", exclude_defaults=True), "data": identity(env.config.data)}
     references.find(named)
     seen = records.seen()
@@ -84,17 +111,21 @@ def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
     texts = texts_of(resolved().data, records, begun)
     config_hash, short = hash_with(named, texts.hash), input_of(texts.hash)
     references.keep_places(records.newest_of(short))
-    config, folder = resolved(), f"{records.place}/{short}"
-    found = records.done_before(config_hash)
-    if found is not None and found.is_whole(root):
-        log("stage-done-already", stage=name, claim=found.claim)
-        record = records.repeat(found, env.owner)
-        return Entered(config, str(root.root), texts, "", None, record, started, record.said_again())
-    claim = records.begin(env.owner)
+    return _Sight(records, references, resolved(), texts, short, config_hash, seen)
+
+
+def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
+    started, records = time.monotonic(), Records(root, name)
+    sight = _look(env, records)
+    config, texts = sight.config, sight.texts
+    done = sight.done_before(env)
+    if done is not None:
+        return Entered(config, str(root.root), texts, "", None, done, started, done.said_again())
+    claim, folder = records.begin(env.owner), f"{records.place}/{sight.input}"
     record = StageRecord(
-        name=name, kind=TRAIN, input=short, config_hash=config_hash, folder=folder, **records.begun(short),
-        config=config.model_dump(mode="json"), references=references.hashes, paths=references.paths, seen=seen,
-        texts=texts.hash, data=data_place(config.data, texts),
+        name=name, kind=TRAIN, input=sight.input, config_hash=sight.config_hash, folder=folder,
+        **records.begun(sight.input), config=config.model_dump(mode="json"), references=sight.references.hashes,
+        paths=sight.references.paths, seen=sight.models, texts=texts.hash, data=data_place(config.data, texts),
     )  # fmt: skip
     record = records.write(claim, record)
     return Entered(config, str(root.root), texts, root.address(folder), claim, record, started, None)

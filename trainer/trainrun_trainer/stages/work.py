@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.contract import Outcome
 from trainrun_api.data_config import identity
 from trainrun_api.stage_config import STAGE_CONFIGS, ConsolidateStage, EvaluateStage, MergeStage, ReportStage
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer.environment import ToolEnvironment
-from trainrun_trainer.prepare import prepare
+from trainrun_trainer.logs import log
 from trainrun_trainer.settings import parse
 from trainrun_trainer.stages import report, tools
 from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, Seen, hash_of, outside
@@ -38,6 +39,15 @@ class Work:
     """Folder below the root that the work chooses itself, for prepared data; None: one for each attempt."""
     texts: str = ""
     """Hash of the text that it is prepared from."""
+
+
+def done_before(records: Records, work: Work, env: ToolEnvironment) -> Outcome | None:
+    """What the stage returns if just this is done already, its record then being the newest. Raises Fenced."""
+    found = records.done_before(work.input)
+    if found is None or not found.is_whole(records.root):
+        return None
+    log("stage-done-already", stage=env.stage.name, claim=found.claim)
+    return records.repeat(found, env.owner).said_again()
 
 
 def work_of(env: ToolEnvironment, root: LocalDirectory, seen: Seen) -> Work:
@@ -85,6 +95,8 @@ def _prepare(env: ToolEnvironment, root: LocalDirectory) -> Work:
     texts = texts_of(data, records, records.newest_on_any_text(input_of))
 
     def run(out: Path, units: Units) -> str:
+        from trainrun_trainer.prepare import prepare  # as tools does
+
         prepare(data, root, units, texts)
         return ""
 

@@ -1,0 +1,66 @@
+"""How a store writes tensor files: in pieces, hashed as they pass. Apart from storage.py because it needs torch."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from torch.distributed.checkpoint.filesystem import FileSystem
+
+from trainrun_trainer.storage import PIECE_BYTES, Before
+
+
+class TensorFiles(FileSystem):
+    """DCP's file system, writing in pieces and hashing what passes; `written` has size and xxh3 per file."""
+
+    def __init__(self, folder: str, before: Before) -> None:
+        super().__init__()
+        self.label = folder
+        self.before = before
+        self.written: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
+        """Open one tensor file; when closed, its facts are in `written`."""
+        name = Path(path).name
+        with open(path, mode) as raw:
+            stream = _HashingStream(raw, lambda op: self.before(op, f"{self.label}/{name}"))
+            yield stream
+            self.written[name] = {"size": stream.size, "xxh3": stream.hash.hexdigest()}
+
+
+class _HashingStream(io.RawIOBase):
+    """A file that hashes what is written to it."""
+
+    def __init__(self, raw: Any, before: Callable[[str], None]) -> None:
+        super().__init__()
+        self.raw = raw
+        self.before = before
+        self.hash = xxhash.xxh3_128()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        """Write in pieces; a torn file is what a crash leaves."""
+        view = memoryview(data)
+        for start in range(0, len(view), PIECE_BYTES):
+            piece = view[start : start + PIECE_BYTES]
+            self.before("write")
+            self.raw.write(piece)
+            self.hash.update(piece)
+        self.size += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Asked for by the writer as each tensor's offset."""
+        return self.size
+
+    def fileno(self) -> int:
+        """Asked for by the writer just before fsync."""
+        self.before("fsync")
+        self.raw.flush()
+        return int(self.raw.fileno())
