@@ -1,4 +1,4 @@
-"""LoRA against full training: samples per second of CPU time, the shipped worker on both sides, interleaved.
+"""LoRA against full training: samples per second of CPU time, the shipped worker on both sides, in turns.
 
 Both start from the same folder and train steps of 4 rows of 256 tokens; LoRA is rank 16 on queries and values, as it
 is by default. Forward pass, backward pass, clipping, optimizer and bookkeeping are counted, checkpoints are not.
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from side_by_side import alternate, fetch_text, median, of, ratio, write
+from side_by_side import fetch_text, median, of, ratio, write
 from speed_models import ROW_TOKENS, SIZES, VOCABULARY, workload
-from trainer_speed import QUICK_STEPS, STEPS, measure
+from trainer_speed import QUICK_STEPS, SIDES, STEPS, pair
 from transformers import LlamaConfig, LlamaForCausalLM
 
 TARGET = 1.3
@@ -24,7 +24,7 @@ STEP_ROWS = 4
 
 
 def compare(size: str, pairs: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Interleaved pairs of one size."""
+    """Pairs of one size."""
     torch.manual_seed(0)
     base = folder / size
     config = LlamaConfig(**SIZES[size], vocab_size=VOCABULARY, max_position_embeddings=ROW_TOKENS)
@@ -32,12 +32,10 @@ def compare(size: str, pairs: int, steps: int, folder: Path) -> dict[str, Any]:
     full = workload(size, "fp32", steps, STEP_ROWS) | {"model": {"path": str(base)}}
     configs = {"lora": full | {"lora": {"r": 16}}, "full": full}
 
-    def samples(side: str) -> dict[str, Any]:
-        found = measure("trainrun", configs[side], str(folder))
-        return {"samples_per_cpu_second": found["tokens_per_cpu_second"] / ROW_TOKENS}
-
-    found = alternate(list(configs), pairs, samples)
+    programs = dict.fromkeys(configs, SIDES["trainrun"])
+    made = [pair(configs, programs, str(folder)) for _ in range(pairs)]
     name = "samples_per_cpu_second"
+    found = {side: [{name: one[side]["tokens_per_cpu_second"] / ROW_TOKENS} for one in made] for side in configs}
     speeds = {side: median(found, side, name) for side in configs}
     faster = ratio(of(found, "lora", name), of(found, "full", name))
     print(f"{size:<4}  {speeds['lora']:>6.2f} {speeds['full']:>6.2f}  {faster}  >= {TARGET}", flush=True)

@@ -18,6 +18,7 @@ from trainrun_trainer.prepare import prepare
 from trainrun_trainer.rows import TrainRows
 from trainrun_trainer.storage import open_storage
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from turns import wait_for_turn
 
 WARMUP_STEPS = 4
 
@@ -59,6 +60,7 @@ class Clock(TrainerCallback):
     def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
         """Note the process's CPU time."""
         self.marks.append(time.process_time())
+        wait_for_turn()
 
 
 def main(config: TrainConfig, store: str) -> None:

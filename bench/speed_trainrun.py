@@ -13,6 +13,7 @@ from trainrun_api.contract import Env
 from trainrun_api.train_config import TrainConfig
 from trainrun_trainer import worker
 from trainrun_trainer.metrics import Metrics
+from turns import wait_for_turn
 
 WARMUP_STEPS = 4
 
@@ -27,6 +28,7 @@ def main(config: TrainConfig, store: str) -> None:
         write(self, state, agreed, *rest)
         marks.append(time.process_time())
         losses.append(agreed.loss)
+        wait_for_turn()
 
     Metrics.step = timed  # type: ignore[method-assign,assignment]
     with tempfile.TemporaryDirectory() as scratch:

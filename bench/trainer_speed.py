@@ -2,7 +2,7 @@
 
 Each side trains the same Llama on the same packed rows (isolated documents, fused AdamW, clipping, cosine) in a
 process of its own; the figure is tokens per second of CPU time, steps after the first few, checkpoints outside the
-window. Sides alternate, so that a noisy neighbour hits both; the ratio is the median of the pairs' ratios.
+window. The two processes of a pair take turns step by step (turns.py); the ratio is the median of the pairs' ratios.
 
     python bench/trainer_speed.py [--quick] [--pairs N] [--sizes 7M 50M] [--precisions fp32 bf16]
 """
@@ -12,10 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from side_by_side import OURS, ROOT, alternate, fetch_text, median, of, ratio, run_json, write
+from side_by_side import OURS, ROOT, fetch_text, median, of, ratio, write
 from speed_models import SIZES, workload
+from turns import in_turns
 
 SIDES = {"trainrun": ROOT / "bench" / "speed_trainrun.py", "hf-trainer": ROOT / "bench" / "speed_hf.py"}
 TARGETS = {"7M": 1.03, "50M": 0.98}
@@ -24,16 +27,20 @@ STEPS, STEP_ROWS = {"7M": 20, "50M": 10}, {"7M": 8, "50M": 4}
 QUICK_STEPS = {"7M": 10, "50M": 6}
 
 
-def measure(side: str, config: dict[str, Any], store: str) -> dict[str, Any]:
-    """Run one side in a fresh process: tokens a CPU second, last loss."""
-    found = run_json([OURS, SIDES[side], json.dumps(config), store])
-    return {"tokens_per_cpu_second": found["tokens"] / found["cpu_seconds"], "loss": found["loss"]}
+def pair(configs: Mapping[str, dict[str, Any]], programs: Mapping[str, Path], store: str) -> dict[str, dict[str, Any]]:
+    """One pair of fresh processes: tokens a CPU second and mean loss of each side."""
+    found = in_turns({side: [OURS, programs[side], json.dumps(configs[side]), store] for side in configs})
+    return {
+        side: {"tokens_per_cpu_second": of["tokens"] / of["cpu_seconds"], "loss": of["loss"]}
+        for side, of in found.items()
+    }
 
 
 def compare(size: str, precision: str, pairs: int, steps: int, store: str) -> dict[str, Any]:
-    """Interleaved pairs of one size and precision."""
+    """Pairs of one size and precision."""
     config = workload(size, precision, steps, STEP_ROWS[size])
-    found = alternate(list(SIDES), pairs, lambda side: measure(side, config, store))
+    made = [pair(dict.fromkeys(SIDES, config), SIDES, store) for _ in range(pairs)]
+    found = {side: [one[side] for one in made] for side in SIDES}
     name = "tokens_per_cpu_second"
     speeds = {side: median(found, side, name) for side in SIDES}
     ours = ratio(of(found, "trainrun", name), of(found, "hf-trainer", name))
