@@ -1,7 +1,8 @@
 """LoRA against full training: samples per second of CPU time, the shipped worker on both sides, in turns.
 
 Both start from the same folder and train steps of 4 rows of 256 tokens; LoRA is rank 16 on queries and values, as it
-is by default. Forward pass, backward pass, clipping, optimizer and bookkeeping are counted, checkpoints are not.
+is by default. Forward pass, backward pass, clipping, optimizer and bookkeeping are counted, checkpoints are not. Pairs
+go through three seeds.
 
     python bench/lora_speed.py [--quick] [--pairs N] [--sizes 7M 50M]
 """
@@ -21,6 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 TARGET = 1.3
 STEP_ROWS = 4
+SEEDS = 3
+"""Of adapters and data order, one after the other."""
 
 
 def compare(size: str, pairs: int, steps: int, folder: Path) -> dict[str, Any]:
@@ -33,7 +36,8 @@ def compare(size: str, pairs: int, steps: int, folder: Path) -> dict[str, Any]:
     configs = {"lora": full | {"lora": {"r": 16}}, "full": full}
 
     programs = dict.fromkeys(configs, SIDES["trainrun"])
-    made = [pair(configs, programs, str(folder)) for _ in range(pairs)]
+    seeded = [{side: config | {"seed": number % SEEDS} for side, config in configs.items()} for number in range(pairs)]
+    made = [pair(of_seed, programs, str(folder)) for of_seed in seeded]
     name = "samples_per_cpu_second"
     found = {side: [{name: one[side]["tokens_per_cpu_second"] / ROW_TOKENS} for one in made] for side in configs}
     speeds = {side: median(found, side, name) for side in configs}
