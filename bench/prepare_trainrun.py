@@ -12,7 +12,7 @@ import torch
 from measured import Measured
 from trainrun_api.data_config import DataConfig
 from trainrun_trainer.prepare import prepare
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.stores import open_storage
 
 
 def main(config: DataConfig, store: str) -> None:

@@ -19,7 +19,7 @@ from trainrun_trainer.model import build_model
 from trainrun_trainer.packing import TRAIN, PackedRows
 from trainrun_trainer.prepared import open_prepared
 from trainrun_trainer.rows import open_rows
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.stores import open_storage
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 Item = dict[str, torch.Tensor]

@@ -20,7 +20,7 @@ from trainrun_trainer.environment import Environment, current
 from trainrun_trainer.metrics import Metrics
 from trainrun_trainer.optimizer import set_step
 from trainrun_trainer.setup import join, set_up
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.stores import open_storage
 
 
 def orders(config: str, store: str, attempt: int, progress: str) -> None:

@@ -33,7 +33,7 @@ from trainrun_trainer.packing import PADDING, TRAIN, PackedRows
 from trainrun_trainer.prepare import prepare
 from trainrun_trainer.rows import make_slot, open_rows
 from trainrun_trainer.step import slot_backward
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.stores import open_storage
 
 ROW_TOKENS, PACKED_ROWS, PADDED_ROWS = 512, 2, 8
 MEDIAN_WORDS, SIGMA, FEWEST_WORDS, MOST_WORDS = 55, 0.9, 6, 280

@@ -16,7 +16,7 @@ from trainrun_trainer.model import build_model
 from trainrun_trainer.plan import Plan, make_plan
 from trainrun_trainer.prepare import prepare
 from trainrun_trainer.rows import TrainRows
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.stores import open_storage
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from turns import wait_for_turn
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from trainrun_trainer import evaluate, step
-from trainrun_trainer.storage import Before, Storage, open_storage
+from trainrun_trainer.storage import Before, Storage
+from trainrun_trainer.stores import open_storage
 
 from tests.trainer.ranks import kill_self
 

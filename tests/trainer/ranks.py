@@ -110,7 +110,7 @@ def _child(rank: int, env: dict[str, str], hook: str | None, hook_args: dict[str
     os.dup2(log, 1)
     os.dup2(log, 2)
     from trainrun_trainer import worker
-    from trainrun_trainer.storage import open_storage
+    from trainrun_trainer.stores import open_storage
 
     result: dict[str, Any] = {}
     try:

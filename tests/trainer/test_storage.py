@@ -11,7 +11,8 @@ import pytest
 from trainrun_trainer import storage
 from trainrun_trainer.claims import Claim, Owner, Parent, read_claims, refuse_if_fenced, try_claim
 from trainrun_trainer.errors import ConfigError, Fenced, StorageRefused
-from trainrun_trainer.storage import LocalDirectory, open_storage
+from trainrun_trainer.storage import LocalDirectory
+from trainrun_trainer.stores import open_storage
 
 OWNER = Owner("uid", 1, 0)
 
@@ -128,7 +129,7 @@ def test_a_new_folder_is_durable_before_its_manifest(store: LocalDirectory, monk
     sync = storage._sync
     monkeypatch.setattr(storage, "_sync", lambda path: (seen.append(str(path)), sync(path)))
     store.before = lambda operation, name: seen.append(f"{operation} {name}")
-    store.tensor_files("step-7-c1")
+    store.make_folder("step-7-c1")
     store.put("step-7-c1/manifest.json", b"{}")
     assert seen.index(str(store.root)) < seen.index("rename step-7-c1/manifest.json")
     assert seen[-1] == str(store.root / "step-7-c1")

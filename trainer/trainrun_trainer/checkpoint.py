@@ -29,6 +29,7 @@ from trainrun_trainer.resume import history, stored_checkpoints
 from trainrun_trainer.retention import Stored, to_delete
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.storage import Storage
+from trainrun_trainer.tensor_files import TensorFiles
 
 SLOW_BYTES_PER_SECOND = 5e6
 """Per rank; shared file systems that are slower than this under all ranks at once are out of order."""
@@ -145,8 +146,8 @@ class Checkpoints:
         return self.ranks.decide(self._prune)
 
     def _write_tensors(self, place: str, copy: HostCopy) -> dict[str, dict[str, Any]]:
-        files = self.storage.tensor_files(place)
-        writer = HuggingFaceStorageWriter(str(self.storage.folder(place)), save_distributed=True)
+        files = TensorFiles(self.storage, place)
+        writer = HuggingFaceStorageWriter(str(files.folder), save_distributed=True)
         writer.fs = files
         pieces = {t.name: t.whole(copy.tensors[t.name]) for t in self.tensors}
         try:

@@ -34,7 +34,8 @@ from trainrun_trainer.model_folder import DTYPES, Entry, make_folder, write_tens
 from trainrun_trainer.prepared import open_beside
 from trainrun_trainer.resume import history
 from trainrun_trainer.settings import parse
-from trainrun_trainer.storage import Storage, open_storage
+from trainrun_trainer.storage import Storage
+from trainrun_trainer.stores import open_storage
 from trainrun_trainer.tokenizer import load_tokenizer
 from trainrun_trainer.units import NOBODY, Units
 

@@ -25,7 +25,8 @@ from trainrun_trainer.plan import make_plan
 from trainrun_trainer.prepared import DataManifest, open_beside
 from trainrun_trainer.rows import U64_MASK, TrainRows, row_hash
 from trainrun_trainer.state import TrainState
-from trainrun_trainer.storage import Storage, open_storage
+from trainrun_trainer.storage import Storage
+from trainrun_trainer.stores import open_storage
 
 CPU = torch.device("cpu")
 

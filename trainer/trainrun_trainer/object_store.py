@@ -24,7 +24,6 @@ from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseS
 from trainrun_trainer import s3_client
 from trainrun_trainer.s3_client import ATTEMPTS
 from trainrun_trainer.storage import Before, hash_stream, unobserved
-from trainrun_trainer.tensor_files import TensorFiles
 
 T = TypeVar("T")
 
@@ -138,15 +137,15 @@ class S3Prefix:
         with _locked(target):
             _marker(target).touch()
 
-    def tensor_files(self, folder: str) -> TensorFiles:
-        """File access below `folder`; each file is sent when it is closed."""
-        target = self.root / folder
+    def make_folder(self, name: str) -> Path:
+        """In this pod."""
+        target = self.root / name
         target.mkdir(parents=True, exist_ok=True)
         _marker(target).unlink(missing_ok=True)  # whoever writes here has no longer what was brought
-        return _SentTensorFiles(self, folder)
+        return target
 
-    def send_and_drop(self, name: str) -> None:
-        """Send a file of this pod and remove it here."""
+    def take(self, name: str) -> None:
+        """Send it; a pod keeps no tensor file that the store has."""
         self._send(name)
         (self.root / name).unlink()
 
@@ -187,22 +186,6 @@ class S3Prefix:
 
     def _errors(self, name: str) -> AbstractContextManager[None]:
         return s3_client.store_errors(self.address(name))
-
-
-class _SentTensorFiles(TensorFiles):
-    """The tensor writer's file system; a pod keeps no file that the store has."""
-
-    def __init__(self, store: S3Prefix, folder: str) -> None:
-        super().__init__(folder, store.before)
-        self._store = store
-
-    @contextmanager
-    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[Any, None, None]:
-        """Write here, then send."""
-        with super().create_stream(path, mode) as stream:
-            yield stream
-        if "w" in mode:
-            self._store.send_and_drop(f"{self.label}/{Path(path).name}")
 
 
 def open_s3(path: str) -> S3Prefix:

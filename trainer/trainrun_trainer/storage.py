@@ -13,20 +13,12 @@ import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlparse
+from typing import Any, Protocol
 
 import xxhash
 from trainrun_api.contract import CheckpointLayout
 
-from trainrun_trainer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from trainrun_trainer.tensor_files import TensorFiles
-
 Before = Callable[[str, str], None]
-PIECE_BYTES = 1 << 20
-"""Tensor files are written in pieces, so that a full disk shows before all is copied."""
 TEMPORARY = ".tmp"
 
 
@@ -36,6 +28,8 @@ def unobserved(operation: str, name: str) -> None:
 
 class Storage(Protocol):
     """What the trainer asks of a store."""
+
+    before: Before
 
     def put(self, name: str, data: bytes) -> None:
         """Write or replace a whole object, atomically and durably."""
@@ -70,8 +64,11 @@ class Storage(Protocol):
     def settle(self, folder: str) -> None:
         """Make durable a file, or what was written below a folder through its path."""
 
-    def tensor_files(self, folder: str) -> TensorFiles:
-        """File access for the tensor writer, below one folder."""
+    def make_folder(self, name: str) -> Path:
+        """A folder's place in the file system, made for files that `take` is called for, each when it is whole."""
+
+    def take(self, name: str) -> None:
+        """A file below such a folder is written and closed."""
 
 
 class LocalDirectory:
@@ -166,12 +163,13 @@ class LocalDirectory:
         for path in [*leading, target, *target.rglob("*")]:
             _sync(path)
 
-    def tensor_files(self, folder: str) -> TensorFiles:
-        """File access below `folder`, which is created."""
-        from trainrun_trainer.tensor_files import TensorFiles  # torch, which many who read a store do without
+    def make_folder(self, name: str) -> Path:
+        """With a durable name."""
+        _make_folder(self.root / name)
+        return self.root / name
 
-        _make_folder(self.root / folder)
-        return TensorFiles(folder, self.before)
+    def take(self, name: str) -> None:
+        """It lies where it belongs."""
 
     def _temporary(self, name: str, data: bytes) -> Path:
         target = self.root / name
@@ -186,25 +184,8 @@ class LocalDirectory:
         return temporary
 
 
-def open_storage(path: str) -> Storage:
-    """The store behind `checkpoint.path`.
-
-    Raises ConfigError for a scheme that this version cannot serve.
-    """
-    scheme = urlparse(path).scheme
-    if scheme == "s3":
-        from trainrun_trainer.object_store import open_s3  # boto3 takes a second that only its users shall wait
-
-        return open_s3(path)
-    if scheme == "file":
-        return LocalDirectory(Path(urlparse(path).path))
-    if scheme or not os.path.isabs(path):
-        raise ConfigError(f"checkpoint.path={path}: expected an absolute path, file:///... or s3://bucket/prefix")
-    return LocalDirectory(Path(path))
-
-
 OpenStorage = Callable[[str], Storage]
-"""`open_storage`, or what stands in for it in tests."""
+"""`stores.open_storage`, or what stands in for it in tests."""
 
 
 def shared_store(store: Storage) -> Storage:
@@ -224,7 +205,7 @@ def hash_stream(stream: Any) -> dict[str, Any]:
     """Size and xxh3 of what can still be read."""
     digest = xxhash.xxh3_128()
     size = 0
-    while piece := stream.read(8 * PIECE_BYTES):
+    while piece := stream.read(8 << 20):
         digest.update(piece)
         size += len(piece)
     return {"size": size, "xxh3": digest.hexdigest()}

@@ -1,4 +1,4 @@
-"""How a store writes tensor files: in pieces, hashed as they pass. Apart from storage.py because it needs torch."""
+"""How tensor files get into a store: in pieces, hashed as they pass."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from typing import Any
 import xxhash
 from torch.distributed.checkpoint.filesystem import FileSystem
 
-from trainrun_trainer.storage import PIECE_BYTES, Before
+from trainrun_trainer.storage import Storage
+
+PIECE_BYTES = 1 << 20
+"""So that a full disk shows before all is copied."""
 
 
 class TensorFiles(FileSystem):
     """DCP's file system, writing in pieces and hashing what passes; `written` has size and xxh3 per file."""
 
-    def __init__(self, folder: str, before: Before) -> None:
+    def __init__(self, storage: Storage, folder: str) -> None:
         super().__init__()
-        self.label = folder
-        self.before = before
+        self.storage, self.label = storage, folder
+        self.folder = storage.make_folder(folder)
         self.written: dict[str, dict[str, Any]] = {}
 
     @contextmanager
     def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
-        """Open one tensor file; when closed, its facts are in `written`."""
-        name = Path(path).name
+        """Open one tensor file; when closed, the store takes it, and its facts are in `written`."""
+        name = f"{self.label}/{Path(path).name}"
         with open(path, mode) as raw:
-            stream = _HashingStream(raw, lambda op: self.before(op, f"{self.label}/{name}"))
+            stream = _HashingStream(raw, lambda op: self.storage.before(op, name))
             yield stream
-            self.written[name] = {"size": stream.size, "xxh3": stream.hash.hexdigest()}
+        self.written[Path(path).name] = {"size": stream.size, "xxh3": stream.hash.hexdigest()}
+        self.storage.take(name)
 
 
 class _HashingStream(io.RawIOBase):

@@ -20,7 +20,8 @@ from trainrun_trainer.logs import log
 from trainrun_trainer.ranks import Ranks
 from trainrun_trainer.setup import Run, join, set_up
 from trainrun_trainer.stages.train_stage import Entered, enter, leave
-from trainrun_trainer.storage import OpenStorage, open_storage
+from trainrun_trainer.storage import OpenStorage
+from trainrun_trainer.stores import open_storage
 from trainrun_trainer.train import train
 
 

@@ -7,7 +7,7 @@ from trainrun_api.contract import Outcome
 from trainrun_trainer.environment import ToolEnvironment, current
 from trainrun_trainer.stages import train_stage, work
 from trainrun_trainer.stages.records import DONE, Records, shared_root
-from trainrun_trainer.storage import open_storage
+from trainrun_trainer.stores import open_storage
 
 
 def done_already() -> Outcome | None:
