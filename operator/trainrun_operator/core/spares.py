@@ -53,6 +53,13 @@ def goes_on_without(situation: Situation, pod: PodFacts) -> bool:
     return step_at > since + timedelta(seconds=STEP_TOLERANCE_SECONDS)
 
 
+def explaining(situation: Situation) -> tuple[PodFacts, ...]:
+    """The pods whose end may be the attempt's: of one that is gone nothing follows while another trains in its place,
+    also where an agent has just missed an answer and it is not certain who.
+    """
+    return tuple(pod for pod in situation.pods if not (pod.is_departed and goes_on_without(situation, pod)))
+
+
 def gone(situation: Situation) -> tuple[tuple[PodFacts, str], ...]:
     """Pods without a seat that will not be of use again, each with the reason: their place is to be filled anew."""
     found = ((pod, _why_gone(situation, pod)) for pod in left_out(situation))

@@ -131,6 +131,20 @@ def test_steps_since_a_pods_silence_say_that_another_trains_for_it(node):
     assert decision.rule == "node_suspected"
 
 
+@pytest.mark.parametrize("nodes", [(), (NodeFacts("n1", exists=False, ready=None),)], ids=["deleted", "with its node"])
+@pytest.mark.parametrize("missed", [0, 2])
+def test_a_pod_that_is_gone_explains_nothing_while_another_trains_for_it(nodes, missed):
+    """A busy machine misses one answer just when the pod goes: who has the seat is known a round later."""
+    agents = {0: seat(0), 1: silent(10), 2: seat(1)} | {missed: silent(1)}
+    gone = (make_pod(0), make_pod(1, is_departed=True), make_pod(2))
+    decision = decide(spared(agents, *nodes, pods=gone))
+    assert decision.rule in ("attempt_runs", "node_suspected")
+    heard = decide(spared({0: seat(0), 1: silent(11), 2: seat(1)}, *nodes, pods=gone))
+    assert heard.rule == "members_replaced"
+    stands = decide(spared(agents, *nodes, pods=gone, record=STANDING))
+    assert stands.rule != "attempt_runs", "no step since then: nobody has taken over"
+
+
 def test_silence_must_last():
     """One missed answer is a busy machine; it is looked at again when it will be long enough."""
     decision = decide(spared({0: seat(0), 1: silent(2), 2: seat(1)}))

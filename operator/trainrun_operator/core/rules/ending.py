@@ -73,7 +73,7 @@ def node_lost(situation: Situation) -> Choice | None:
 def attempt_failed(situation: Situation) -> Choice | None:
     """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
     A bare program error waits 2 s for other pods' words. A job that is over without any word costs nothing."""
-    finding = verdict.root_cause(situation.pods) or _ended_unheard(situation)
+    finding = verdict.root_cause(spares.explaining(situation)) or _ended_unheard(situation)
     if finding is None or (finding.cause in verdict.MAY_BE_ECHO and (_is_job_gone(situation) or _is_queued(situation))):
         return None
     if finding.rank > TELLING_RANK and situation.living and finding.at is not None:

@@ -120,7 +120,11 @@ def takeover_awaited(situation: Situation) -> Choice | None:
     silence to take its seat."""
     lost = nodes.judge(situation).lost
     until = spares.awaited_until(situation, lost)
-    if not lost or until is None or verdict.root_cause(p for p in situation.pods if p.node not in lost) is not None:
+    if (
+        not lost
+        or until is None
+        or verdict.root_cause(p for p in spares.explaining(situation) if p.node not in lost) is not None
+    ):
         return None
     facts = {"attempt": situation.current.number, "nodes": ", ".join(sorted(lost))}
     return Choice(reasons.TAKEOVER_AWAITED, facts, wake=until, is_suspect=True)
