@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def lose_node_of(story: Story, pod: str) -> str:
     (story.folder / ".local" / "lost-nodes" / record["node"]).touch()  # first: nobody may report the deaths that follow
     leader = record["process"]["pid"]
     for pid in [leader, *proctree.descendants(leader)]:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have died with its parent
+            os.kill(pid, signal.SIGKILL)
     return str(record["node"])
 
 
