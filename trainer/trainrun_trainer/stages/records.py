@@ -17,6 +17,7 @@ from trainrun_api.contract import SCHEMA, CheckpointLayout, Outcome, Record
 
 from trainrun_trainer.claims import Claim, Owner, read_claims, refuse_if_fenced, try_claim
 from trainrun_trainer.errors import ConfigError, StorageRefused
+from trainrun_trainer.logs import log
 from trainrun_trainer.stages.hashes import Seen
 from trainrun_trainer.storage import LocalDirectory, Storage
 
@@ -177,6 +178,14 @@ class Records:
             self.publish()
             return done
         return self.write(self.begin(owner), done)
+
+    def repeat_done(self, config_hash: str, owner: Owner) -> StageRecord | None:
+        """The record of a start that did just this and whose result is whole, the newest one now. Raises Fenced."""
+        found = self.done_before(config_hash)
+        if found is None or not found.is_whole(self.root):
+            return None
+        log("stage-done-already", stage=self.name, claim=found.claim)
+        return self.repeat(found, owner)
 
     def remove_leftovers(self, claim: Claim) -> None:
         """Output folders of earlier starts that did not end; never one that a newer start may be writing."""

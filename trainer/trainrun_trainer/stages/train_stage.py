@@ -19,7 +19,6 @@ from trainrun_trainer.claims import Claim
 from trainrun_trainer.corpus.texts import Texts
 from trainrun_trainer.environment import Environment
 from trainrun_trainer.errors import StorageRefused
-from trainrun_trainer.logs import log
 from trainrun_trainer.resume import CHANGEABLE
 from trainrun_trainer.settings import parse
 from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, Seen, checkpoint_files, hash_of, model_files, outside
@@ -66,7 +65,6 @@ def enter(env: Environment, open_storage: OpenStorage) -> Entered:
 class _Sight:
     """What the stage is to be made from now; nothing is claimed or written yet."""
 
-    records: Records
     references: References
     config: TrainConfig
     texts: Texts
@@ -74,18 +72,10 @@ class _Sight:
     config_hash: str
     models: Seen
 
-    def done_before(self, env: Environment) -> StageRecord | None:
-        """The record of a start that did just this, which is the newest one now. Raises Fenced."""
-        found = self.records.done_before(self.config_hash)
-        if found is None or not found.is_whole(self.records.root):
-            return None
-        log("stage-done-already", stage=self.records.name, claim=found.claim)
-        return self.records.repeat(found, env.owner)
-
 
 def done_before(env: Environment, records: Records) -> Outcome | None:
     """What the stage returns if it is done already. Raises TrainerError, OSError."""
-    record = _look(env, records).done_before(env)
+    record = records.repeat_done(_look(env, records).config_hash, env.owner)
     return None if record is None else record.said_again()
 
 
@@ -111,14 +101,14 @@ def _look(env: Environment, records: Records) -> _Sight:
     texts = texts_of(resolved().data, records, begun)
     config_hash, short = hash_with(named, texts.hash), input_of(texts.hash)
     references.keep_places(records.newest_of(short))
-    return _Sight(records, references, resolved(), texts, short, config_hash, seen)
+    return _Sight(references, resolved(), texts, short, config_hash, seen)
 
 
 def _enter(env: Environment, root: LocalDirectory, name: str) -> Entered:
     started, records = time.monotonic(), Records(root, name)
     sight = _look(env, records)
     config, texts = sight.config, sight.texts
-    done = sight.done_before(env)
+    done = records.repeat_done(sight.config_hash, env.owner)
     if done is not None:
         return Entered(config, str(root.root), texts, "", None, done, started, done.said_again())
     claim, folder = records.begin(env.owner), f"{records.place}/{sight.input}"

@@ -14,7 +14,6 @@ from trainrun_api.stage_config import STAGE_CONFIGS, ConsolidateStage, EvaluateS
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer.environment import ToolEnvironment
-from trainrun_trainer.logs import log
 from trainrun_trainer.settings import parse
 from trainrun_trainer.stages import report, tools
 from trainrun_trainer.stages.hashes import NAMED_CHARACTERS, Seen, hash_of, outside
@@ -43,11 +42,8 @@ class Work:
 
 def done_before(records: Records, work: Work, env: ToolEnvironment) -> Outcome | None:
     """What the stage returns if just this is done already, its record then being the newest. Raises Fenced."""
-    found = records.done_before(work.input)
-    if found is None or not found.is_whole(records.root):
-        return None
-    log("stage-done-already", stage=env.stage.name, claim=found.claim)
-    return records.repeat(found, env.owner).said_again()
+    record = records.repeat_done(work.input, env.owner)
+    return None if record is None else record.said_again()
 
 
 def work_of(env: ToolEnvironment, root: LocalDirectory, seen: Seen) -> Work:
