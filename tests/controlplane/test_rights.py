@@ -37,6 +37,12 @@ def log_of(operator: OperatorProcess) -> str:
     return operator.process.log.read_text()
 
 
+def wait_until_told(operator: OperatorProcess, resource: str, verb: str) -> None:
+    """Until its log says which right it lacks."""
+    words = f'cannot {verb} resource \\"{resource}\\"'
+    wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
+
+
 @pytest.mark.parametrize(
     ("resource", "verb"),
     [
@@ -50,10 +56,9 @@ def log_of(operator: OperatorProcess) -> str:
 )
 def test_a_missing_right_is_said_by_name(stage: Stage, resource: str, verb: str) -> None:
     """In the log, with verb and resource; not as a traceback. From the start: lists and watches are asked for once."""
-    words = f'cannot {verb} resource \\"{resource}\\"'
     with without(stage, resource, verb), stage.operator() as operator:
         stage.create_run("a")
-        wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
+        wait_until_told(operator, resource, verb)
         assert "Traceback" not in log_of(operator)
     with stage.operator():
         stage.wait_running("a", 0)
@@ -67,25 +72,33 @@ def test_a_right_that_is_missing_for_a_job_is_said_in_the_condition(stage: Stage
         assert 'cannot create resource "pytorchjobs"' in condition["message"]
 
 
-@pytest.mark.parametrize(
-    ("resource", "verb", "workers"),
-    [
-        ("pytorchjobs", "get", 1),
-        ("pytorchjobs", "delete", 1),
-        ("pods", "delete", 1),
-        ("pods", "deletecollection", FEW_PODS + 1),
-    ],
-)
-def test_an_end_without_a_right_for_it_is_told(stage: Stage, resource: str, verb: str, workers: int) -> None:
+@pytest.mark.parametrize(("resource", "verb"), [("pytorchjobs", "get"), ("pytorchjobs", "delete"), ("pods", "delete")])
+def test_an_end_without_a_right_for_it_is_told(stage: Stage, resource: str, verb: str) -> None:
     """The failed attempt's job or pods stay until the right is given."""
     with stage.operator() as operator, without(stage, resource, verb):
-        stage.create_run(
-            "a", {"spec": {"workers": {"replicas": workers}, "config": {"global_batch_rows": 4 * workers}}}
-        )
+        stage.create_run("a", {"spec": {"workers": {"replicas": 1}, "config": {"global_batch_rows": 4}}})
         first = stage.wait_running("a", 0)[0]
         stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
-        words = f'cannot {verb} resource \\"{resource}\\"'
-        wait_for(lambda: words in log_of(operator), "the log to tell", seen=lambda: operator.process.tail())
+        wait_until_told(operator, resource, verb)
     with stage.operator():
-        stage.wait_running("a", 1)
-        wait_for(lambda: [j["metadata"]["name"] for j in stage.jobs("a")] == ["a-a1"], "the first job to be gone")
+        goes_on(stage)
+
+
+def test_an_end_of_many_without_the_right_to_delete_a_collection_is_told(stage: Stage) -> None:
+    """They hang: once one has failed, the job's controller deletes the others too, and perhaps only few are left."""
+    many = FEW_PODS + 1
+    with stage.operator() as operator, without(stage, "pods", "deletecollection"):
+        stage.create_run("a", {"spec": {"workers": {"replicas": many}, "config": {"global_batch_rows": 4 * many}}})
+        pods = stage.wait_running("a", 0)
+        stage.wait_reason("a", "Running")
+        stage.trainers.hang(pods)
+        wait_until_told(operator, "pods", "deletecollection")
+        assert len(stage.pods("a", 0)) == many
+    with stage.operator():
+        goes_on(stage)
+
+
+def goes_on(stage: Stage) -> None:
+    """Run "a" has its second attempt, and nothing of its first."""
+    stage.wait_running("a", 1)
+    wait_for(lambda: [j["metadata"]["name"] for j in stage.jobs("a")] == ["a-a1"], "the first job to be gone")
