@@ -1,7 +1,7 @@
 """TrainConfig: what the trainer reads and `spec.config` embeds, word for word.
 
 Field names are snake_case, as training code writes them; the rest of the manifest is Kubernetes' camelCase.
-Cross-field checks live in `rules.py`, so that the CRD and `trainrun validate` say the same sentence.
+Cross-field checks live in `rules/`, so that the CRD and `trainrun validate` say the same sentence.
 """
 
 from __future__ import annotations

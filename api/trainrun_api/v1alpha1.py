@@ -1,7 +1,7 @@
 """TrainingRun v1alpha1: what a user asks for (spec) and what the operator remembers (status).
 
 Descriptions become the CRD's text. Spec models refuse unknown fields; status models keep them, because
-a neighbouring version may have written them. Cross-field rules live in `rules.py`.
+a neighbouring version may have written them. Cross-field rules live in `rules/`.
 """
 
 from __future__ import annotations

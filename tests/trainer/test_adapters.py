@@ -11,10 +11,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F  # noqa: N812 - torch's own name
+from torch.utils.flop_counter import FlopCounterMode
 from trainrun_api.train_config import LoraConfig, ModelConfig
 from trainrun_trainer.adapters import add_adapters
+from trainrun_trainer.attention import register
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES
+from trainrun_trainer.fused import fuse
 from trainrun_trainer.model import build_model, forward
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -46,6 +50,33 @@ def site_of(text: Path, root: Path, kind: str, **lora: Any) -> Site:
     base = save_model(root.parent / f"{root.name}-base", kind)
     changes = {"model": {"path": str(base)}, "lora": {"r": 4, **lora}, "total_steps": 6, "eval": None}
     return Site(text, root, changes, {"interval": 3, "keepLast": 10})
+
+
+@pytest.mark.parametrize("is_fused", [False, True], ids=["plain", "fused"])
+@pytest.mark.parametrize("sizes", [(256, 688, 6, 4), (640, 1728, 9, 10)], ids=["7M", "50M"])
+def test_a_step_takes_two_thirds_of_the_operations(sizes: tuple[int, int, int, int], is_fused: bool) -> None:
+    """S3-16: why adapters are faster, counted and not timed (bench/lora_speed.py): of a frozen matrix's three products
+    one is not needed, the gradient of its weights. Operations of all matrix products and attention, as torch counts."""
+
+    def operations(has_adapters: bool) -> int:
+        hidden, inner, layers, heads = sizes
+        shape: dict[str, Any] = {
+            "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": heads, "vocab_size": 4096,
+        }  # fmt: skip
+        model = LlamaForCausalLM(LlamaConfig(**shape)).train()
+        register()
+        model.set_attn_implementation(FAMILIES["llama"].attention)
+        if has_adapters:
+            add_adapters(model, LoraConfig(r=8), "base", 0)
+        assert not is_fused or fuse(model, torch.device("cpu"))
+        tokens = torch.arange(64).view(1, -1)
+        with FlopCounterMode(display=False) as counter:
+            logits = forward(model, tokens, tokens)
+            F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
+        return int(counter.get_total_flops())
+
+    assert operations(has_adapters=False) > 1.45 * operations(has_adapters=True)
 
 
 @pytest.mark.parametrize(("targets", "number"), [([], 6_815_744), (EVERY, 41_943_040)], ids=["q and v", "all linear"])

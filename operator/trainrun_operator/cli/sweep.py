@@ -16,6 +16,7 @@ from trainrun_operator.cli.run import run_order
 from trainrun_operator.local.layout import RunDir
 from trainrun_operator.local.order import Exit, ManifestRefusedError, Order, checked_manifest
 from trainrun_operator.report.records import read
+from trainrun_operator.sweep import evaluations
 from trainrun_operator.sweep.page import sweep_page
 from trainrun_operator.sweep.results import Row, as_json, cells, heads, row, sources
 from trainrun_operator.sweep.variants import Axis, BadSweep, Variant, make_variants, parse_axis
@@ -89,9 +90,20 @@ def show(axes: Sequence[Axis], rows: Sequence[Row]) -> None:
         table.add_column(head, justify="left" if number <= len(axes) + 1 else "right", overflow="fold")
     for one in rows:
         table.add_row(*cells(one, sources(rows)))
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    measured = evaluations.lines(rows)
+    if measured:
+        table = Table(box=None, pad_edge=False, title="what the stages measured", title_justify="left")
+        for number, head in enumerate(evaluations.heads(rows)):
+            table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
+        for line in measured:
+            table.add_row(*evaluations.cells(rows, line))
+        console.print(table)
 
 
 def _row(variant: Variant, workdir: Path) -> Row:
     run_dir = RunDir(workdir / variant.name)
-    return row(variant, read(run_dir.root) if run_dir.status.exists() else None)
+    if not run_dir.status.exists():
+        return row(variant, None)
+    return row(variant, read(run_dir.root), evaluations.read_measured(run_dir.root / "checkpoints"))

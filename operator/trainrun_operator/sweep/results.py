@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from trainrun_api.page.chart import Points
@@ -28,6 +29,8 @@ class Row:
     """Of the last step."""
     perplexities: Mapping[str, Points]
     """Held-out source -> (step, perplexity)."""
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Evaluate stage -> measure -> value."""
 
     def last(self, source: str) -> float | None:
         """The newest perplexity of a source."""
@@ -40,7 +43,9 @@ class Row:
         return points[0][1] if points and points[0][0] == 0 else None
 
 
-def row(variant: Variant, records: RunRecords | None) -> Row:
+def row(
+    variant: Variant, records: RunRecords | None, measured: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+) -> Row:
     """None: the run has not begun."""
     if records is None:
         return Row(variant.name, variant.values, "not begun", None, None, {})
@@ -48,7 +53,7 @@ def row(variant: Variant, records: RunRecords | None) -> Row:
     step, _ = story.step_and_target(records)
     result = records.status.result or records.status.phase or "not begun"
     loss = losses[-1][1] if losses else None
-    return Row(variant.name, variant.values, result, step, loss, story.perplexities(records.learning[-1]))
+    return Row(variant.name, variant.values, result, step, loss, story.perplexities(records.learning[-1]), measured)
 
 
 def sources(rows: Sequence[Row]) -> list[str]:
@@ -81,6 +86,7 @@ def as_json(axes: Sequence[Axis], rows: Sequence[Row]) -> list[dict[str, Any]]:
             "perplexity": {
                 source: {"before": one.first(source), "after": one.last(source)} for source in one.perplexities
             },
+            "measured": {stage: dict(of) for stage, of in one.measured.items()},
         }
         for one in rows
     ]

@@ -89,10 +89,23 @@ def _variant(manifest: Mapping[str, Any], axes: Iterable[Axis], number: int, val
 
 
 def _set(spec: dict[str, Any], field: str, value: Any) -> None:
+    """A list's elements are found by their names: `stages.cpt.config.total_steps`."""
     *folders, last = field.split(".")
     here: Any = spec
     for depth, folder in enumerate(folders, 1):
+        whole = f"spec.{'.'.join(folders[:depth])}"
+        if isinstance(here, list):
+            names = [str(one.get("name")) for one in here if isinstance(one, dict)]
+            if folder not in names:
+                said = ", ".join(names) or "none"
+                raise BadSweep(
+                    f"--over {field}: {whole} is not there; spec.{'.'.join(folders[: depth - 1])} has: {said}"
+                )
+            here = next(one for one in here if isinstance(one, dict) and str(one.get("name")) == folder)
+            continue
         here = here.setdefault(folder, {})
-        if not isinstance(here, dict):
-            raise BadSweep(f"--over {field}: spec.{'.'.join(folders[:depth])} is {here!r} and has no fields")
+        if not isinstance(here, dict | list):
+            raise BadSweep(f"--over {field}: {whole} is {here!r} and has no fields")
+    if isinstance(here, list):
+        raise BadSweep(f"--over {field}: write the field of {last} that is swept, {field}.FIELD=...")
     here[last] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from trainrun_operator.sweep.variants import Axis, BadSweep, make_variants, parse_axis
 
@@ -26,6 +28,22 @@ def test_every_combination_is_a_run_of_its_own() -> None:
     assert [run.manifest["spec"]["config"]["seed"] for run in runs] == [1, 1, 2, 2]
     assert runs[1].manifest["spec"]["config"]["data"]["mix"]["general"] == 0.5
     assert repr(manifest) == before
+
+
+def chain() -> dict[str, Any]:
+    """A manifest of two stages."""
+    stages = [{"name": "base", "kind": "train"}, {"name": "cpt", "kind": "train", "config": {"total_steps": 3}}]
+    return {**good(), "spec": {**good()["spec"], "image": "registry.example/x", "stages": stages}}
+
+
+def test_fields_of_a_stage_are_swept_by_its_name() -> None:
+    """Also one that the stage does not have yet; the other stages stay."""
+    axes = [Axis("stages.cpt.config.data.mix.general", (0, 0.01)), Axis("stages.base.config.total_steps", (5,))]
+    runs = make_variants(chain(), axes)
+    assert [run.manifest["spec"]["stages"][1]["config"] for run in runs] == [
+        {"total_steps": 3, "data": {"mix": {"general": share}}} for share in (0, 0.01)
+    ]
+    assert runs[1].manifest["spec"]["stages"][0] == {"name": "base", "kind": "train", "config": {"total_steps": 5}}
 
 
 @pytest.mark.parametrize(
@@ -56,10 +74,15 @@ def test_an_axis_that_is_none_is_told(words: str, sentence: str) -> None:
         ([Axis("config.seed", (1,)), Axis("config.seed", (2,))], "config.seed is given twice"),
         ([Axis("config.seed", tuple(range(65)))], "make 65 runs; a sweep has at most 64"),
         ([Axis("image.tag", (1,))], "spec.image is 'registry"),
+        (
+            [Axis("stages.ctp.config.seed", (1,))],
+            "--over stages.ctp.config.seed: spec.stages.ctp is not there; spec.stages has: base, cpt",
+        ),
+        ([Axis("stages.cpt", (1,))], "write the field of cpt that is swept, stages.cpt.FIELD=..."),
     ],
 )
 def test_what_cannot_be_combined_is_told(axes: list[Axis], sentence: str) -> None:
     """Before anything is written."""
     with pytest.raises(BadSweep) as error:
-        make_variants({**good(), "spec": {**good()["spec"], "image": "registry.example/x"}}, axes)
+        make_variants(chain(), axes)
     assert sentence in str(error.value)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from trainrun_api.evaluation import BASELINE, MODEL
 from trainrun_api.stage_config import Tasks
 
 from trainrun_trainer.errors import ConfigError, TrainerError
-from trainrun_trainer.evaluating.run import BASELINE, MODEL, TABLE, run
+from trainrun_trainer.evaluating.run import TABLE, run
 from trainrun_trainer.settings import parse
 
 

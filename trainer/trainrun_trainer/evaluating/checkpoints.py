@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.evaluation import BASELINE
 from trainrun_api.stage_config import ConsolidateConfig, Tasks
 
 from trainrun_trainer import consolidate
@@ -20,7 +21,6 @@ from trainrun_trainer.consolidate import kept_steps
 from trainrun_trainer.errors import NoUsableCheckpoint, TrainerError
 from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.evaluating.curve import TABLE, draw
-from trainrun_trainer.evaluating.run import BASELINE
 from trainrun_trainer.units import NOBODY, Units
 
 

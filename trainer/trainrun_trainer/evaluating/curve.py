@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.evaluation import BASELINE, measures
 from trainrun_api.stage_config import Tasks
 
 from trainrun_trainer.errors import ConfigError
-from trainrun_trainer.evaluating.report import cell, measures
-from trainrun_trainer.evaluating.run import BASELINE, evaluate
+from trainrun_trainer.evaluating.report import cell
+from trainrun_trainer.evaluating.run import evaluate
 from trainrun_trainer.units import Units
 
 CURVE, TABLE, MODELS = "curve.json", "curve.md", "models"

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 import xxhash
 from rouge_score.rouge_scorer import RougeScorer
+from trainrun_api.evaluation import ROUGE
 from trainrun_api.stage_config import Questions
 
 from trainrun_trainer.corpus.instructions import messages_of, pieces_of_columns
 from trainrun_trainer.errors import ConfigError, DataError
 from trainrun_trainer.evaluating.records import fields_of, records
 from trainrun_trainer.evaluating.scoring import Loaded
-
-ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 @dataclass(frozen=True)

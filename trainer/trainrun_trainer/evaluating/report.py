@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainrun_trainer.evaluating.questions import ROUGE
+from trainrun_api.evaluation import measures
 
 SAMPLES_SHOWN = 3
 CHARACTERS_SHOWN = 300
-TITLES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "exact_match": "exact match"}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -25,22 +24,6 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append(f"- {name}: `{of['path']}`")
     lines += _samples(result)
     return "\n".join(lines) + "\n"
-
-
-def measures(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
-    """(measure, {column: value}) for every line of the table."""
-    for name, columns in result["perplexity"].items():
-        yield f"perplexity, {name}", {column: of["perplexity"] for column, of in columns.items()}
-    for name, columns in result["questions"].items():
-        for measure in (*ROUGE, "exact_match"):
-            yield f"{TITLES[measure]}, {name}", {column: of[measure] for column, of in columns.items()}
-    for name, columns in result["labels"].items():
-        yield f"accuracy, {name}", {column: of["accuracy"] for column, of in columns.items()}
-        for measure in ("precision", "recall", "f1"):
-            shown = {c: of["labels"][of["positive"]] if of["positive"] else of["macro"] for c, of in columns.items()}
-            yield f"{measure}, {name}", {column: of[measure] for column, of in shown.items()}
-    for name, columns in result["lm_eval"].items():
-        yield f"lm-eval {name}", columns
 
 
 def cell(value: float | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainrun_api.evaluation import BASELINE, MODEL, RESULT
 from trainrun_api.stage_config import Tasks
 
 from trainrun_trainer.errors import ConfigError
@@ -19,8 +20,7 @@ from trainrun_trainer.evaluating.scoring import Loaded
 from trainrun_trainer.model_folder import ModelFolder
 from trainrun_trainer.units import NOBODY, Units
 
-BASELINE, MODEL = "baseline", "model"
-RESULT, TABLE, SAMPLES = "evaluation.json", "evaluation.md", "samples.jsonl"
+TABLE, SAMPLES = "evaluation.md", "samples.jsonl"
 Columns = dict[str, dict[str, Any]]
 
 

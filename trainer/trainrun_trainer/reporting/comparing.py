@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainrun_api.contract import CheckpointLayout
+from trainrun_api.evaluation import BASELINE, MODEL, measures
 from trainrun_api.page.words import UNKNOWN, plural
 
-from trainrun_trainer.evaluating.report import measures
-from trainrun_trainer.evaluating.run import BASELINE, MODEL
 from trainrun_trainer.reporting.records import Stage
 
 Verdict = Literal["better", "worse", "same"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainrun_api.evaluation import BASELINE
 from trainrun_api.page.chart import STEPS, Axis, Series, line_chart
 from trainrun_api.page.document import section, table
 from trainrun_api.page.markup import Child, Markup, el
 from trainrun_api.page.words import UNKNOWN, count, figure
 
-from trainrun_trainer.evaluating.run import BASELINE
 from trainrun_trainer.reporting.comparing import written
 from trainrun_trainer.reporting.records import Stage, finite
 
@@ -32,7 +32,7 @@ def learning(stages: Sequence[Stage]) -> Markup | None:
     sources = dict.fromkeys(source for stage in stages for source in stage.held_out)
     for source in sources:
         lines = [(stage.name, stage.held_out.get(source, [])) for stage in stages]
-        figures += [_figure(f"Perplexity on held-out {source}", group, has_dots=True) for group in _groups(lines)]
+        figures += drawn(f"Perplexity on held-out {source}", lines)
     return section("While training", el("div", figures, class_="pair")) if figures else None
 
 
@@ -51,6 +51,11 @@ def _curve(stage: Stage) -> list[Markup]:
     heads = ["model", *places, *titles]
     shown = table(heads, rows, numbers=range(1, len(heads)))
     return [el("h3", stage.name), el("div", figures, class_="pair"), shown]
+
+
+def drawn(title: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], across: Axis = STEPS) -> list[Markup]:
+    """As many drawings as it takes to tell the lines apart; each point has a dot."""
+    return [_figure(title, group, has_dots=True, across=across) for group in _groups(lines)]
 
 
 def _places(line: Mapping[str, Any], places: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from trainrun_api.page.document import document, section, write_page
 from trainrun_api.page.markup import Child, Markup, el
 from trainrun_api.page.words import clock_time, count, duration, plural
 
-from trainrun_trainer.reporting import curves, result, tables
+from trainrun_trainer.reporting import curves, instructions, result, tables, texts
 from trainrun_trainer.reporting.comparing import Comparison, comparisons, sentences
 from trainrun_trainer.reporting.records import Stage, read_stages
 
@@ -33,10 +33,12 @@ def page(stages: Sequence[Stage], compared: Sequence[Comparison], title: str) ->
         _header(stages, compared, title),
         _warnings(stages, compared),
         [result.table_of(one) for one in compared],
+        instructions.more_sets(compared, stages),
         curves.models(stages),
         curves.learning(stages),
         tables.cost(stages),
         [result.samples(one) for one in compared],
+        texts.texts(stages),
         tables.lineage(stages),
         tables.configurations(stages),
         class_="report",

@@ -12,13 +12,13 @@ from typing import Any
 
 from trainrun_api import lineage
 from trainrun_api.contract import CheckpointLayout
+from trainrun_api.evaluation import RESULT
 from trainrun_api.page.words import parse_time
 from trainrun_api.store_files import read_claims, read_metrics, read_object
 
 from trainrun_trainer.base import LINEAGE, read_header
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating.curve import CURVE
-from trainrun_trainer.evaluating.run import RESULT
 
 Record = Mapping[str, Any]
 
@@ -41,6 +41,8 @@ class Stage:
     """curve.json of checkpoints or of a merge's sweep, or empty."""
     lineage: Record
     """lineage.json of the model that was made, or empty."""
+    data: Record
+    """manifest.json of the prepared text that it read or made, or empty."""
     trained_parameters: int | None
     all_parameters: int | None
 
@@ -138,8 +140,13 @@ def _read(root: Path, name: str) -> Stage:
         name=name, record=record, result=result, steps=steps, num_diverged=num_diverged,
         evaluation=read_object(folder / RESULT) if folder is not None else {},
         curve=read_object(folder / CURVE) if folder is not None else {},
-        lineage=made, trained_parameters=trained, all_parameters=whole,
+        lineage=made, data=_data(root, record), trained_parameters=trained, all_parameters=whole,
     )  # fmt: skip
+
+
+def _data(root: Path, record: Record) -> Record:
+    place = record.get("data")
+    return read_object(root / str(place) / CheckpointLayout.MANIFEST) if place else {}
 
 
 def _steps(store: Path) -> tuple[tuple[Record, ...], int]:
