@@ -33,7 +33,15 @@ def show_plan(plan: Plan) -> None:
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     wish, saving = plan.wish, plan.saving
-    yield "compute", f"{plan.flops:.3g} operations; {share(plan.utilisation.share)} of peak ({plan.utilisation.source})"
+    yield (
+        "compute",
+        (
+            f"{plan.flops:.3g} operations; {share(plan.utilisation.share)} of the {wish.precision} peak "
+            f"({plan.utilisation.source})"
+        ),
+    )
+    if wish.is_precision_assumed:
+        yield "precision", "bf16 is assumed, over fp32 weights, gradients and moments; a run's file says its own"
     yield "time", f"{in_days(plan.days)} without faults, {in_words(plan.device_days)} device-days"
     yield (
         "with faults",
@@ -68,12 +76,19 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _memory(plan: Plan) -> str:
-    over = "one device holds the states" if plan.shards == 1 else f"states shared by {plan.shards or plan.wish.devices}"
-    need = plan.memory
+    wish, need = plan.wish, plan.memory
+    one = "device" if wish.machine.workers_per_device == 1 else "worker process"
+    over = f"one {one} holds the states" if plan.shards == 1 else f"states shared by {plan.shards or wish.workers}"
+    if wish.mesh is not None:
+        over += " as config.parallel says"
+        if plan.fewest_shards is not None and plan.shards is not None and plan.fewest_shards < plan.shards:
+            over += f" ({plan.fewest_shards} would do)"
+    kept = f"activation_checkpointing={wish.activation_checkpointing or 'none'}"
+    other = "" if wish.activation_checkpointing == "full" else f"; {in_bytes(plan.recomputed.total)} with full"
     return (
-        f"{in_bytes(need.total)} a device, {over}: states {in_bytes(need.states)}, layers {in_bytes(need.gathered)}, "
-        f"activations {in_bytes(need.activations)}, logits {in_bytes(need.logits)}; recomputed "
-        f"{in_bytes(plan.recomputed.total)}"
+        f"{in_bytes(need.total)} a {one}, {over}: states {in_bytes(need.states)}, gathered weights "
+        f"{in_bytes(need.gathered)}, whole gradients {in_bytes(need.gradients)}, bf16 copies {in_bytes(need.copies)}, "
+        f"activations {in_bytes(need.activations)}, logits {in_bytes(need.logits)}; {kept}{other}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainrun_operator.planner import compute
-from trainrun_operator.planner.memory import HEADROOM
+from trainrun_operator.planner.memory import HEADROOM, fits
 from trainrun_operator.planner.numbers import in_bytes, in_days, in_words, share
 from trainrun_operator.planner.plan import Plan
 
@@ -17,12 +17,12 @@ MANY_NODES_ETTR = 0.9
 
 def objections(plan: Plan) -> list[str]:
     """Sentences; none if nothing speaks against it."""
-    return [*_compute(plan), *_memory(plan), *_shape(plan)]
+    return [*_compute(plan), *_precision(plan), *_memory(plan), *_shape(plan)]
 
 
 def is_impossible(plan: Plan) -> bool:
     """No hardware of this kind can do it."""
-    return plan.utilisation.share > 1.0 or plan.shards is None
+    return plan.utilisation.share > 1.0 or plan.is_too_big
 
 
 def _compute(plan: Plan) -> Iterator[str]:
@@ -33,7 +33,7 @@ def _compute(plan: Plan) -> Iterator[str]:
             f"impossible: {what} in {in_days(plan.days)} on {wish.devices} x {wish.machine.chip.name} would need "
             f"{share(used.share)} of the chips' peak; {_what_would_do(plan)}"
         )
-    elif used.share > HIGHEST_SEEN:
+    elif used.share > HIGHEST_SEEN and wish.precision == "bf16":
         yield (
             f"doubtful: {share(used.share)} of the chips' peak is assumed, and nothing published in bf16 is above "
             f"{share(HIGHEST_SEEN)}; {_what_would_do(plan)}"
@@ -60,21 +60,54 @@ def _what_would_do(plan: Plan) -> str:
     return f"at {share(usual)} it takes {in_days(days)}, or {devices:,.0f} devices"
 
 
+def _precision(plan: Plan) -> Iterator[str]:
+    chip = plan.wish.machine.chip
+    if plan.wish.precision == "fp32":
+        yield (
+            f"config.precision=fp32: the matrix units of {chip.name} are not used, {chip.fp32_flops / 1e12:g} TFLOP/s "
+            f"are left of {chip.peak_flops / 1e12:g}; set config.precision: bf16, which is "
+            f"{chip.peak_flops / chip.fp32_flops:.0f} times as fast at the same share of its peak, and keeps weights, "
+            "gradients and moments in fp32"
+        )
+
+
 def _memory(plan: Plan) -> Iterator[str]:
-    chip, wish = plan.wish.machine.chip, plan.wish
-    room = HEADROOM * chip.memory_bytes
-    if plan.shards is None:
+    machine = plan.wish.machine
+    per = machine.workers_per_device
+    has = f"{machine.chip.name} has {in_bytes(machine.worker_bytes)}"
+    if per > 1:
+        has += f" for each of its {per} worker processes"
+    if plan.is_too_big:
         yield (
-            f"impossible: even shared by {wish.devices} devices the states need {in_bytes(plan.recomputed.total)} of "
-            f"each, and {chip.name} has {in_bytes(chip.memory_bytes)} of which {share(HEADROOM)} may be filled; take "
-            "more devices, LoRA, or a smaller micro-batch"
+            f"impossible: {_sharing(plan)} needs {in_bytes(plan.recomputed.total)} of each, all layers recomputed, and "
+            f"{has}, of which {share(HEADROOM)} may be filled; {_what_would_fit(plan)}"
         )
-    elif plan.memory.total > room:
+    elif not fits(plan.memory, machine.worker_bytes):
         yield (
-            f"activations do not fit beside the states ({in_bytes(plan.memory.total)} of "
-            f"{in_bytes(chip.memory_bytes)}): recompute them with activation_checkpointing=full "
-            f"({in_bytes(plan.recomputed.total)}), or share the states over more devices"
+            f"activations do not fit beside the states ({in_bytes(plan.memory.total)}, and {has}): recompute them with "
+            f"activation_checkpointing=full ({in_bytes(plan.recomputed.total)}), or share the states over more devices"
         )
+
+
+def _sharing(plan: Plan) -> str:
+    wish = plan.wish
+    one, many = ("device", "devices") if wish.machine.workers_per_device == 1 else ("process", "worker processes")
+    if wish.mesh is None:
+        return f"even shared by {wish.workers} {many} it"
+    sharers = f"{plan.shards} {one if plan.shards == 1 else many}"
+    return f"config.parallel: one copy of the states shared by {sharers}, {wish.mesh.dp_replicate} times,"
+
+
+def _what_would_fit(plan: Plan) -> str:
+    fewest, need = plan.fewest_shards, plan.recomputed
+    if fewest is not None:
+        return f"set dp_shard: {fewest} and dp_replicate: {plan.wish.workers // fewest}"
+    if need.total - need.states > HEADROOM * plan.wish.machine.worker_bytes:
+        return (
+            f"{in_bytes(need.total - need.states)} of it are on each, however many there are: take devices with more "
+            "memory, shorter rows, or a smaller micro-batch"
+        )
+    return "take more devices, LoRA, or a smaller micro-batch"
 
 
 def _shape(plan: Plan) -> Iterator[str]:

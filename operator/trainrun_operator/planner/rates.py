@@ -20,6 +20,7 @@ from trainrun_operator.planner.hardware import (
     TRAINIUM1,
     TRAINIUM2,
     Chip,
+    Precision,
 )
 from trainrun_operator.planner.numbers import in_words
 
@@ -85,7 +86,15 @@ class Utilisation:
     is_measured: bool
 
 
-def expected_utilisation(chip: Chip, parameters: float) -> Utilisation:
+def expected_utilisation(chip: Chip, parameters: float, precision: Precision) -> Utilisation:
+    """Of the peak in this precision."""
+    in_bf16 = _in_bf16(chip, parameters)
+    if precision == "bf16":
+        return in_bf16
+    return Utilisation(in_bf16.share, "an assumption, that of bf16: nothing is published in fp32", False)
+
+
+def _in_bf16(chip: Chip, parameters: float) -> Utilisation:
     """Between the two nearest measured sizes by the logarithm of the size; beyond the last, as there."""
     rows = MEASURED.get(chip)
     if rows is None:

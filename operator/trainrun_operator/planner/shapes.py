@@ -34,10 +34,14 @@ class Shape:
         return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
 
     @property
+    def root_parameters(self) -> int:
+        """Outside the layers: embeddings, output layer, last norm."""
+        return self.vocabulary * self.hidden * (1 if self.is_tied else 2) + self.hidden
+
+    @property
     def parameters(self) -> int:
         """All of them."""
-        embeddings = self.vocabulary * self.hidden * (1 if self.is_tied else 2)
-        return embeddings + self.layers * self.layer_parameters + self.hidden
+        return self.root_parameters + self.layers * self.layer_parameters
 
     def lora_parameters(self, rank: int, targets: Sequence[str]) -> int:
         """Of adapters on these projections: rank x (in + out) each, in every layer. Raises KeyError."""
