@@ -117,6 +117,9 @@ def plan(
     fault_rate: Annotated[
         float | None, typer.Option(min=1e-6, help="Failures per 1,000 node-days; default: 3.79, Llama 3's.")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Only this train stage of the run; default: all, and their sum.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a run will take: tokens, days, money, memory, checkpoints, spares; and what speaks against it."""
@@ -125,7 +128,7 @@ def plan(
 
     question = Question(
         file, params, tokens, instance, devices, days, utilisation, price, lora_rank, lora_targets, row_tokens,
-        micro_batch_rows, batch_rows, store_rate, fault_rate,
+        micro_batch_rows, batch_rows, store_rate, fault_rate, stage,
     )  # fmt: skip
     raise typer.Exit(make(question, is_json=json))
 

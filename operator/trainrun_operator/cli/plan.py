@@ -1,4 +1,4 @@
-"""`trainrun plan`: what a run will take, from a few numbers or from its file."""
+"""`trainrun plan`: what a run will take, from a few numbers or from its file, each of its train stages for itself."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from trainrun_api.manifest import load_manifest
+from trainrun_api.stages import TRAIN
 from trainrun_api.v1alpha1 import TrainingRunSpec
 from trainrun_api.validate import validate_file
 
+from trainrun_operator.cli.plan_stages import show_stages, stages_as_json
 from trainrun_operator.cli.plan_view import as_json, show_matrix, show_plan
 from trainrun_operator.planner.compute import optimal_parameters, optimal_tokens
-from trainrun_operator.planner.from_run import CannotPlan, find_machine, wish_from_run
+from trainrun_operator.planner.from_run import find_machine, wish_from_run
 from trainrun_operator.planner.hardware import Price
 from trainrun_operator.planner.numbers import NotANumber, from_words
-from trainrun_operator.planner.plan import Wish, make_plan
+from trainrun_operator.planner.plan import Plan, Wish, make_plan
 from trainrun_operator.planner.shapes import nearest
+from trainrun_operator.planner.sizes import CannotPlan
+from trainrun_operator.planner.stages import other_stages, train_stages
 
 WRONG_ARGUMENTS, REFUSED = 2, 20
 
@@ -42,20 +46,28 @@ class Question:
     global_batch_rows: int | None = None
     store_rate: str | None = None
     fault_rate: float | None = None
+    stage: str | None = None
 
 
 def plan(question: Question, *, is_json: bool) -> int:
-    """Print the plan, or a table if several sizes or numbers of devices are asked for; returns the exit code."""
+    """Print the plan: of each train stage, or a table if several sizes or numbers of devices are asked for.
+
+    Returns the exit code.
+    """
     try:
         if question.file is not None and (problems := validate_file(question.file)):
             for problem in problems:
                 print(f"{question.file}: {problem.message}", file=sys.stderr)
             return REFUSED
-        plans = [make_plan(wish) for wish in wishes(question)]
+        spec = None if question.file is None else TrainingRunSpec.model_validate(load_manifest(question.file)["spec"])
+        names = _stages(spec, question)
+        plans = [make_plan(wish) for name in names for wish in _wishes(question, spec, name)]
     except (CannotPlan, NotANumber) as error:
         print(f"trainrun plan: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
-    if is_json:
+    if spec is not None and spec.stages and question.stage is None and len(plans) == len(names):
+        _show_chain(dict(zip(names, plans, strict=True)), other_stages(spec), is_json=is_json)
+    elif is_json:
         print(json.dumps([as_json(one) for one in plans] if len(plans) > 1 else as_json(plans[0]), indent=2))
     elif len(plans) > 1:
         show_matrix(plans)
@@ -64,17 +76,48 @@ def plan(question: Question, *, is_json: bool) -> int:
     return 0
 
 
-def wishes(question: Question) -> list[Wish]:
+def _show_chain(plans: dict[str, Plan], others: list[str], *, is_json: bool) -> None:
+    if is_json:
+        print(json.dumps(stages_as_json(plans, others), indent=2))
+    else:
+        show_stages(plans, others)
+
+
+def _stages(spec: TrainingRunSpec | None, question: Question) -> list[str]:
+    """Names of the train stages to plan; without a file there is one. Raises CannotPlan."""
+    if spec is None:
+        if question.stage is not None:
+            raise CannotPlan(f"--stage {question.stage}: give -f with the TrainingRun that has this stage")
+        return [TRAIN]
+    names = train_stages(spec)
+    if question.stage is not None:
+        if question.stage not in names:
+            raise CannotPlan(f"--stage {question.stage}: the run's train stages are {', '.join(names) or 'none'}")
+        return [question.stage]
+    if not names:
+        raise CannotPlan("spec.stages: none is of kind train, and other kinds are not planned")
+    if len(names) > 1 and _is_of_one_stage(question):
+        raise CannotPlan(
+            "--tokens, --days, --lora-rank and several --params or --devices are of one training, and this run has "
+            f"{len(names)}: choose one with --stage, of {', '.join(names)}"
+        )
+    return names
+
+
+def _is_of_one_stage(question: Question) -> bool:
+    several = [text for text in (question.params, question.devices) if text is not None and "," in text]
+    return bool(several) or any(one is not None for one in (question.tokens, question.days, question.lora_rank))
+
+
+def _wishes(question: Question, spec: TrainingRunSpec | None, stage: str) -> list[Wish]:
     """One for each size and number of devices. Raises CannotPlan, NotANumber."""
     counts: list[float | None] = [*_numbers(question.devices)] or [None]
-    bases = _from_numbers(question) if question.file is None else _from_file(question.file, question)
+    if spec is None or question.file is None:
+        bases = _from_numbers(question)
+    else:
+        sizes: list[float | None] = [*_numbers(question.params)] or [None]
+        bases = [wish_from_run(spec, stage, question.file.parent, question.instance, size) for size in sizes]
     return [_adapted(base, count, question) for base in bases for count in counts]
-
-
-def _from_file(file: Path, question: Question) -> list[Wish]:
-    spec = TrainingRunSpec.model_validate(load_manifest(file)["spec"])
-    sizes: list[float | None] = [*_numbers(question.params)] or [None]
-    return [wish_from_run(spec, file.parent, question.instance, size) for size in sizes]
 
 
 def _from_numbers(question: Question) -> list[Wish]:
@@ -107,7 +150,18 @@ def _adapted(wish: Wish, devices: float | None, question: Question) -> Wish:
         "failures_per_1000_node_days": question.fault_rate,
         "trainable": _trainable(wish, question),
     }
-    return replace(wish, **{name: value for name, value in given.items() if value is not None})
+    return _filling_its_mesh(replace(wish, **{name: value for name, value in given.items() if value is not None}))
+
+
+def _filling_its_mesh(wish: Wish) -> Wish:
+    mesh = wish.mesh
+    if mesh is not None and mesh.shards(wish.workers) is None:
+        shards = "" if mesh.dp_shard is None else f" x dp_shard={mesh.dp_shard}"
+        raise CannotPlan(
+            f"config.parallel: dp_replicate={mesh.dp_replicate}{shards} does not fill {wish.workers} worker processes; "
+            "give --devices that it fills, or change it"
+        )
+    return wish
 
 
 def _trainable(wish: Wish, question: Question) -> float | None:

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from trainrun_api.stages import spec_of
 from trainrun_api.train_config import LoraConfig
 from trainrun_api.v1alpha1 import TrainingRunSpec
 
 from trainrun_operator.planner.hardware import MACHINES, Machine
-from trainrun_operator.planner.plan import Wish
+from trainrun_operator.planner.plan import Mesh, Wish
 from trainrun_operator.planner.shapes import DEFAULT_TARGETS, Shape, nearest
-
-
-class CannotPlan(Exception):
-    """The run does not say enough; the message says which option helps."""
+from trainrun_operator.planner.sizes import CannotPlan, shape_of
 
 
 def wish_from_run(
-    spec: TrainingRunSpec, folder: Path, instance: str | None = None, parameters: float | None = None
+    spec: TrainingRunSpec, stage: str, folder: Path, instance: str | None = None, parameters: float | None = None
 ) -> Wish:
-    """What the run asks for; `folder` is that of its file, `instance` and `parameters` come before its own.
-
-    Raises CannotPlan.
+    """What this train stage asks for; `folder` is that of the run's file, `instance` and `parameters` come before its
+    own. Raises CannotPlan.
     """
-    config = spec.config
+    own = spec_of(spec, stage)
+    config = own.config
     if config is None:
-        raise CannotPlan("spec.command: the run brings its own program, so its model is not known; give --params")
-    rows = config.total_steps * config.global_batch_rows
-    shape = _shape(config.model_dump(), folder) if parameters is None else nearest(parameters)
+        raise CannotPlan(
+            "spec.command: the run brings its own program, so that model and text are not known; leave -f out and give "
+            "--params, --tokens, --instance and --devices"
+        )
+    shape = shape_of(spec, config, folder) if parameters is None else nearest(parameters)
+    machine = _machine(instance or own.workers.instance_type)
+    workers = own.workers.replicas * own.workers.devices_per_worker
     return Wish(
         parameters=parameters or shape.parameters,
-        tokens=float(rows * config.data.row_tokens),
-        machine=_machine(instance or spec.workers.instance_type),
-        devices=spec.workers.replicas * spec.workers.devices_per_worker,
+        tokens=float(config.total_steps * config.global_batch_rows * config.data.row_tokens),
+        machine=machine,
+        devices=-(-workers // machine.workers_per_device),
         shape=shape,
         is_shape_assumed=parameters is not None,
         trainable=None if config.lora is None else _trainable(config.lora, shape),
+        precision=config.precision,
+        is_precision_assumed=False,
+        mesh=Mesh(config.parallel.dp_replicate, config.parallel.dp_shard),
+        activation_checkpointing=config.activation_checkpointing,
         row_tokens=config.data.row_tokens,
         micro_batch_rows=config.micro_batch_rows,
         global_batch_rows=config.global_batch_rows,
@@ -70,46 +73,3 @@ def find_machine(instance: str) -> Machine:
     if found is None:
         raise CannotPlan(f"instance type {instance} is not in the planner's catalogue; it has {', '.join(MACHINES)}")
     return found
-
-
-def _shape(config: Mapping[str, Any], folder: Path) -> Shape:
-    model = config["model"]
-    if model["architecture"] is not None:
-        return shape_from(model["architecture"], _vocabulary(config["data"]["tokenizer"], folder))
-    if model["path"] is None:
-        raise CannotPlan("spec.resume.run gives the model, whose sizes are not known here; give --params")
-    path = folder / model["path"] / "config.json"
-    try:
-        sizes = json.loads(path.read_text(encoding="utf-8"))
-        return shape_from(sizes, int(sizes["vocab_size"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise CannotPlan(
-            f"config.model.path={model['path']}: its sizes cannot be read here ({error}); give --params"
-        ) from error
-
-
-def _vocabulary(tokenizer: Mapping[str, Any], folder: Path) -> int:
-    if tokenizer["vocab_size"] is not None:
-        return int(tokenizer["vocab_size"])
-    try:
-        text = (folder / tokenizer["path"] / "tokenizer.json").read_text(encoding="utf-8")
-        return len(json.loads(text)["model"]["vocab"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CannotPlan(
-            f"config.data.tokenizer.path={tokenizer['path']}: its vocabulary cannot be read here ({error}); "
-            "give --params"
-        ) from error
-
-
-def shape_from(sizes: Mapping[str, Any], vocabulary: int) -> Shape:
-    """From transformers' words. Raises KeyError."""
-    heads = int(sizes["num_attention_heads"])
-    return Shape(
-        hidden=int(sizes["hidden_size"]),
-        intermediate=int(sizes["intermediate_size"]),
-        layers=int(sizes["num_hidden_layers"]),
-        heads=heads,
-        kv_heads=int(sizes.get("num_key_value_heads") or heads),
-        vocabulary=vocabulary,
-        is_tied=bool(sizes.get("tie_word_embeddings", False)),
-    )

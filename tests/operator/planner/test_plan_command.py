@@ -7,23 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trainrun_operator.cli.app import app
 from trainrun_operator.planner.hardware import MACHINES
 from trainrun_operator.planner.memory import HEADROOM
 from trainrun_operator.planner.objections import objections
 from trainrun_operator.planner.plan import Wish, make_plan
 from trainrun_operator.planner.shapes import nearest
-from typer.testing import CliRunner
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+from tests.operator.planner.asking import EXAMPLES, said
+
 LOCAL = EXAMPLES / "01-local" / "run.yaml"
-
-
-def said(*arguments: str, code: int = 0) -> str:
-    """What the command prints, with this exit code."""
-    result = CliRunner().invoke(app, ["plan", *arguments], env={"COLUMNS": "200"})
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def test_a_size_is_enough_with_machines() -> None:
