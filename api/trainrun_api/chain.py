@@ -82,9 +82,8 @@ def _wrong_references(
 ) -> Iterator[tuple[Reference, str]]:
     """References that nothing can stand for, and why."""
     kinds = {other.name: other.kind for other in earlier}
-    is_overlay = stage.kind in TRAIN_CONFIGURED
-    config = laid_over(manifest["spec"].get("config") or {}, stage.config) if is_overlay else stage.config
-    for reference in references(config):
+    adapters = {other.name for other in earlier if _config(manifest, other).get("lora") is not None}
+    for reference in references(_config(manifest, stage)):
         if reference.stage not in kinds:
             names = ", ".join(f"{SCHEME}{name}" for name in kinds) or "no stage, for this is the first"
             yield reference, f"names no earlier stage; use {names}"
@@ -92,6 +91,15 @@ def _wrong_references(
             kind = kinds[reference.stage]
             has = [f"{SCHEME}{reference.stage}{'/' if part else ''}{part}" for part, of in PARTS.items() if kind in of]
             yield reference, f"names nothing that a stage of kind {kind} has; use {' or '.join(has) or 'another stage'}"
+        elif reference.part == "checkpoints" and reference.stage in adapters:
+            merge = f"a stage of kind merge with adapter: {SCHEME}{reference.stage}"
+            yield reference, f"holds adapters and no model; merge them by {merge}, and use its result"
+
+
+def _config(manifest: Mapping[str, Any], stage: StageSpec) -> Mapping[str, Any]:
+    """With what it takes from the run's, if it is a TrainConfig."""
+    run = manifest["spec"].get("config") or {}
+    return laid_over(run, stage.config) if stage.kind in TRAIN_CONFIGURED else stage.config
 
 
 def _problem(where: str, reference: Reference, why: str) -> Problem:

@@ -120,7 +120,8 @@ class EvaluateStage(Tasks):
         None, description="Store whose kept checkpoints are all evaluated, as stage:NAME/checkpoints."
     )
     baseline: Place | None = Field(
-        None, description="Folder of the unmodified model; may be left out beside checkpoints: the oldest is it then."
+        None,
+        description="Folder of the unmodified model; may be left out beside checkpoints: what their run started from.",
     )
 
     @model_validator(mode="after")

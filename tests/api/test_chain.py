@@ -20,6 +20,7 @@ TUNED = {
 }
 SETS = {"perplexity": {"domain": {"prepared": "stage:texts/data", "source": "domain"}}}
 AFTER = {"name": "after", "kind": "evaluate", "config": {"model": "stage:tuned", "baseline": "stage:base", **SETS}}
+CURVE = {"name": "curve", "kind": "evaluate", "config": {"checkpoints": "stage:tuned/checkpoints", **SETS}}
 WHOLE = {"name": "whole", "kind": "consolidate", "config": {"checkpoint": "stage:base/checkpoints"}}
 MERGED = {"name": "merged", "kind": "merge", "config": {"method": "slerp", "models": ["stage:base", "stage:tuned"]}}
 PAGE = {"name": "page", "kind": "report", "config": {"title": "What became of it"}}
@@ -68,6 +69,19 @@ def test_adapters_are_merged_with_their_model() -> None:
     ((path, sentence),) = said(TEXTS, BASE, lora, with_config(joined, t=0.5))
     assert path == "spec.stages[joined].config"
     assert sentence.endswith("adapter goes with the one model that it was trained on, not with t")
+
+
+def test_adapters_of_the_whole_run_are_those_of_its_stages() -> None:
+    """The stage itself does not say that it trains adapters."""
+    pretrained = {
+        "model": {"path": "/m", "architecture": None},
+        "data": {"tokenizer": {"path": "/m", "vocab_size": None}},
+    }
+    stages = [TEXTS, {"name": "tuned", "kind": "train"}, CURVE]
+    manifest = merged(good(), {"spec": {"stages": stages, "config": pretrained}})
+    assert validate(manifest) == []
+    (problem,) = validate(merged(manifest, {"spec": {"config": {"lora": {}}}}))
+    assert problem.path == "spec.stages[curve].config.checkpoints" and "holds adapters" in problem.message
 
 
 CASES: dict[str, tuple[list[dict[str, Any]], str, str]] = {
@@ -126,6 +140,18 @@ CASES: dict[str, tuple[list[dict[str, Any]], str, str]] = {
         "spec.stages[after].config.model",
         "spec.stages[after].config.model=stage:whole/checkpoints names nothing that a stage of kind consolidate has; "
         "use stage:whole",
+    ),
+    "a curve of adapters": (
+        [TEXTS, BASE, with_config(TUNED, lora={}), CURVE],
+        "spec.stages[curve].config.checkpoints",
+        "spec.stages[curve].config.checkpoints=stage:tuned/checkpoints holds adapters and no model; merge them by a "
+        "stage of kind merge with adapter: stage:tuned, and use its result",
+    ),
+    "a checkpoint of adapters": (
+        [TEXTS, BASE, with_config(TUNED, lora={}), with_config(WHOLE, checkpoint="stage:tuned/checkpoints")],
+        "spec.stages[whole].config.checkpoint",
+        "spec.stages[whole].config.checkpoint=stage:tuned/checkpoints holds adapters and no model; merge them by a "
+        "stage of kind merge with adapter: stage:tuned, and use its result",
     ),
 }  # fmt: skip
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from trainrun_api.stage_config import ConsolidateConfig
-from trainrun_trainer.consolidate import kept_steps, main, run
+from trainrun_trainer.consolidate import kept, main, run
 from trainrun_trainer.errors import NoUsableCheckpoint
+from trainrun_trainer.stores import open_storage
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.folders import save_model
@@ -65,7 +66,7 @@ def test_older_steps_can_be_had_and_missing_ones_are_named(
 ) -> None:
     """Each step once; a second call makes nothing new."""
     store = str(undisturbed(2).store)
-    assert kept_steps(store) == [0, 4, 8, 12]
+    assert [manifest["step"] for manifest in kept(open_storage(store))] == [0, 4, 8, 12]
     main([store, str(tmp_path / "m"), "--step", "4"])
     assert capsys.readouterr().out == f"{tmp_path}/m: step 4, {4 * 12 * 48} tokens trained, 1 files\n"
     first = tensors(tmp_path / "m")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.evaluating import checkpoints
+from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.merging import sweep
 
-from tests.trainer.runs import Site
+from tests.trainer.runs import Site, tiny_config
 
 
 @pytest.fixture
@@ -24,6 +28,7 @@ def tasks_of(store: Path, folder: Path) -> Path:
     """Both sources' held-out rows."""
     [data] = (store / "data").iterdir()
     sets = {name: {"prepared": str(data), "source": name, "max_documents": 5} for name in ("domain", "general")}
+    folder.mkdir(exist_ok=True)
     (folder / "tasks.yaml").write_text(yaml.safe_dump({"perplexity": sets}))
     return folder / "tasks.yaml"
 
@@ -47,6 +52,64 @@ def test_more_tokens_lower_perplexity_of_every_kept_checkpoint(
     assert printed.startswith("| name | step | tokens | perplexity, domain | perplexity, general |\n")
     assert "\n| step-4 | 4 | 2304 | " in printed
     assert not list((out / "models").iterdir())
+
+
+def lines_of(store: Path, folder: Path) -> list[dict[str, Any]]:
+    """The curve of a store that is evaluated without a baseline of the user's."""
+    inputs = {"checkpoint": str(store), "out": str(folder / "out")}
+    found: list[dict[str, Any]] = checkpoints.run(read_tasks(tasks_of(store, folder)), inputs)["lines"]
+    return found
+
+
+def pruned(store: Path, folder: Path) -> Path:
+    """A copy as retention leaves it: the oldest steps are gone."""
+    shutil.copytree(store, folder, ignore=shutil.ignore_patterns("step-0-*", "step-4-*"))
+    return folder
+
+
+def test_random_weights_are_the_baseline_when_step_0_is_gone(store: Path, tmp_path: Path) -> None:
+    """They come from the seed again, and measure what step 0 does; what is kept has its step and tokens."""
+    whole = lines_of(store, tmp_path)
+    rest = lines_of(pruned(store, tmp_path / "pruned"), tmp_path / "pruned")
+    assert [line["name"] for line in rest] == ["baseline", "step-8", "step-12"]
+    assert rest[0] == whole[0]
+    assert rest[1:] == whole[2:]
+
+
+def test_the_pretrained_model_is_the_baseline_under_the_usual_retention(
+    store: Path, text: Path, tmp_path: Path
+) -> None:
+    """Three newest are kept of five. The tokenizer of that folder is not the run's, which counts."""
+    base = tmp_path / "base"
+    shutil.copytree(store / "export", base, ignore=shutil.ignore_patterns("tokenizer*"))
+    [data] = (store / "data").iterdir()
+    changes = tiny_config(text, model={"path": str(base)}, total_steps=4, eval=None, schedule={"warmup_steps": 1})
+    changes["data"] |= {"tokenizer": {"path": str(data / "tokenizer")}}
+    site = Site(text, tmp_path, changes, {"interval": 1})
+    site.finish(1)
+    baseline, *kept = lines_of(site.store, tmp_path)
+    assert [line["step"] for line in kept] == [2, 3, 4]
+    [of_the_export] = [line for line in lines_of(store, tmp_path / "data") if line["name"] == "step-12"]
+    for source in ("perplexity, domain", "perplexity, general"):
+        assert baseline[source] == pytest.approx(of_the_export[source], rel=1e-6)
+    shutil.rmtree(base)
+    words = rf"baseline: the run's own start, config.model.path={base}, .* give baseline, the folder of the unmodified"
+    with pytest.raises(ConfigError, match=words):
+        lines_of(site.store, tmp_path)
+
+
+def test_adapters_have_no_curve(store: Path, text: Path, tmp_path: Path) -> None:
+    """Told before anything is measured."""
+    data = {**tiny_config(text)["data"], "tokenizer": {"path": str(store / "export")}}
+    site = Site(text, tmp_path, {
+        "model": {"path": str(store / "export")}, "data": data, "lora": {"r": 2}, "total_steps": 2, "eval": None,
+        "schedule": {"warmup_steps": 1},
+    })  # fmt: skip
+    site.finish(1)
+    inputs = {"checkpoint": str(site.store), "baseline": "/not/looked/at", "out": str(tmp_path / "out")}
+    with pytest.raises(ConfigError, match="holds adapters, not a model; merge the run's export/ into its base model"):
+        checkpoints.run(read_tasks(tasks_of(site.store, tmp_path)), inputs)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_merge_sweep_goes_from_the_base_to_the_model(

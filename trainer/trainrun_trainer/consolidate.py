@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -96,9 +97,31 @@ def run(config: ConsolidateConfig, inputs: Mapping[str, Any], units: Units = NOB
     return {"model": str(out), "step": manifest["step"], "tokens": manifest["counters"]["tokens"], "manifest": made}
 
 
-def kept_steps(checkpoint: str) -> list[int]:
-    """Steps of the committed checkpoints that count, ascending."""
-    return sorted({manifest["step"] for manifest in _committed(open_storage(checkpoint)) if isinstance(manifest, dict)})
+def kept(storage: Storage) -> list[dict[str, Any]]:
+    """Manifests of the committed checkpoints that count, one for each step, ascending."""
+    of_step: dict[int, dict[str, Any]] = {}
+    for found in _committed(storage):
+        if isinstance(found, dict):
+            of_step.setdefault(found["step"], found)
+    return [of_step[step] for step in sorted(of_step)]
+
+
+def config_of(manifest: Mapping[str, Any]) -> TrainConfig:
+    """What a checkpoint was trained by. Raises ConfigError if it holds adapters and no model."""
+    place = CheckpointLayout.step_dir(manifest["step"], manifest["claim"])
+    config = parse(TrainConfig, manifest["config"], f"{place}: config.")
+    if config.lora is not None:
+        raise ConfigError(f"{place} holds adapters, not a model; merge the run's export/ into its base model")
+    return config
+
+
+def tokenizer_of(manifest: Mapping[str, Any], storage: Storage) -> Path:
+    """The folder of a checkpoint's tokenizer. Raises ConfigError."""
+    place = CheckpointLayout.step_dir(manifest["step"], manifest["claim"])
+    data = open_beside(manifest["data_hash"], storage)
+    if data is None:
+        raise ConfigError(f"{place}: data/{manifest['data_hash']}, which has its tokenizer, is gone; restore it")
+    return data.folder / "tokenizer"
 
 
 def _committed(storage: Storage) -> Iterator[dict[str, Any] | Invalid]:
@@ -120,20 +143,15 @@ def _choose(storage: Storage, step: int | None) -> dict[str, Any]:
             if problem is not None:
                 raise NoUsableCheckpoint(f"{problem.reason}; name another step")
             return found
-    steps = sorted({found["step"] for found in _committed(storage) if isinstance(found, dict)})
+    steps = [found["step"] for found in kept(storage)]
     wanted = "any step" if step is None else f"step {step}"
     raise NoUsableCheckpoint(f"{storage.address('')}: no checkpoint of {wanted}; there are {steps or 'none'}")
 
 
 def _fill(folder: Path, storage: Storage, manifest: dict[str, Any], max_shard_bytes: int, units: Units) -> None:
     place = CheckpointLayout.step_dir(manifest["step"], manifest["claim"])
-    config = parse(TrainConfig, manifest["config"], f"{place}: config.")
-    if config.lora is not None:
-        raise ConfigError(f"{place} holds adapters, not a model; merge the run's export/ into its base model")
-    data = open_beside(manifest["data_hash"], storage)
-    if data is None:
-        raise ConfigError(f"{place}: data/{manifest['data_hash']}, which has its tokenizer, is gone; restore it")
-    tokenizer = load_tokenizer(data.folder / "tokenizer")
+    config, tokenizer_folder = config_of(manifest), tokenizer_of(manifest, storage)
+    tokenizer = load_tokenizer(tokenizer_folder)
     model = _empty_model(config, max(len(tokenizer), config.data.tokenizer.vocab_size or 0), tokenizer.eos_token_id)
     pieces = Pieces(storage.read_folder(place))
     entries = pieces.entries()
@@ -144,8 +162,7 @@ def _fill(folder: Path, storage: Storage, manifest: dict[str, Any], max_shard_by
     write_tensors(folder, saved, lambda name: pieces.read(own_name.get(name, name)), max_shard_bytes, units)
     model.config.architectures = [type(model).__name__]
     (folder / "config.json").write_text(model.config.to_json_string())
-    for path in sorted((data.folder / "tokenizer").iterdir()):
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
     lineage = {
         "schema": SCHEMA, "kind": "consolidate", "claims": read_claims(storage),
         **{key: manifest[key] for key in ("step", "state_digest", "data_hash", "run_uid", "config")},

@@ -17,23 +17,33 @@ from trainrun_api.evaluation import BASELINE
 from trainrun_api.stage_config import ConsolidateConfig, Tasks
 
 from trainrun_trainer import consolidate
-from trainrun_trainer.consolidate import kept_steps
+from trainrun_trainer.consolidate import config_of, kept
 from trainrun_trainer.errors import NoUsableCheckpoint, TrainerError
 from trainrun_trainer.evaluating.__main__ import read_tasks
 from trainrun_trainer.evaluating.curve import TABLE, draw
+from trainrun_trainer.start_model import make_start
+from trainrun_trainer.stores import open_storage
 from trainrun_trainer.units import NOBODY, Units
 
 
 def run(config: Tasks, inputs: Mapping[str, Any], units: Units = NOBODY) -> dict[str, Any]:
-    """Evaluate all of `inputs["checkpoint"]` into `inputs["out"]`; without `inputs["baseline"]` the oldest is it."""
-    store, steps = inputs["checkpoint"], kept_steps(inputs["checkpoint"])
-    if not steps:
+    """Evaluate all of `inputs["checkpoint"]` into `inputs["out"]`, beside `inputs["baseline"]`.
+
+    Without one it is the model that the run started from: step 0, and that model anew where retention took step 0.
+    """
+    store = inputs["checkpoint"]
+    storage = open_storage(store)
+    manifests = kept(storage)
+    if not manifests:
         raise NoUsableCheckpoint(f"{store}: there is no checkpoint to evaluate")
+    config_of(manifests[0])  # adapters are refused before anything is measured
+    steps = [manifest["step"] for manifest in manifests]
     with tempfile.TemporaryDirectory() as scratch:
-        baseline = inputs.get(BASELINE)
-        if baseline is None:
-            baseline = str(Path(scratch) / BASELINE)
+        baseline = inputs.get(BASELINE) or str(Path(scratch) / BASELINE)
+        if not inputs.get(BASELINE) and steps[0] == 0:
             consolidate.run(ConsolidateConfig(step=steps.pop(0)), {"checkpoint": store, "out": baseline}, units)
+        elif not inputs.get(BASELINE):
+            make_start(storage, manifests[0], Path(baseline))
         makers = {f"step-{step}": partial(_make, store, step, units) for step in steps}
         return draw(config, Path(baseline), makers, Path(inputs["out"]), keeps=False, units=units)
 
@@ -49,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m trainrun_trainer.evaluating.checkpoints", description="Evaluate every kept checkpoint of a run."
     )
     parser.add_argument("checkpoint", help="checkpoint.path of the run")
-    parser.add_argument("--baseline", help="folder of the unmodified model; left out: the oldest checkpoint")
+    parser.add_argument("--baseline", help="folder of the unmodified model; left out: what the run started from")
     parser.add_argument("--tasks", type=Path, required=True, help="what is measured, YAML")
     parser.add_argument("--out", required=True, help="folder of curve.json and curve.md")
     asked = parser.parse_args(arguments)
