@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.local.conftest import marked
-from tests.local.story import Story, train, write_manifest
+from tests.local.story import TRAINRUN, Story, train, write_manifest
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -49,6 +50,11 @@ def chained(change: Callable[[list[dict[str, Any]]], None] = lambda stages: None
     return apply
 
 
+def explained(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`trainrun explain-step`."""
+    return subprocess.run([*TRAINRUN, "explain-step", *arguments], capture_output=True, text=True, check=False)
+
+
 def records(story: Story) -> dict[str, dict[str, Any]]:
     """What each stage says of itself."""
     found = story.folder.glob("checkpoints/stages/*/stage.json")
@@ -71,6 +77,10 @@ def test_a_life_cycle_runs_once_and_only_what_changed_runs_again(tmp_path: Path,
     assert "What tuning did" in page.read_text()
     assert json.loads((story.folder / "manifest.json").read_text())["results"]["stages"]
     assert [a["cause"] for a in status["attempts"] if a["stage"] == "base"] == ["NodeLost", "Done"]
+    told = explained("7", "--stage", "base", "--workdir", str(workdir))
+    assert told.returncode == 0 and "proved: the 20 steps that the run reports" in told.stdout, told
+    told = explained("7", "--workdir", str(workdir))
+    assert told.returncode == 1 and told.stderr.endswith("give --stage base or tuned\n"), told
 
     def longer(stages: list[dict[str, Any]]) -> None:
         stages[2]["config"]["total_steps"] = 14

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.explain_step import digests, explain, first_difference, open_run
+from trainrun_trainer.stages.records import StageRecord
 from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer
 
@@ -48,6 +53,46 @@ def test_a_step_that_read_other_rows_is_found(undisturbed: object) -> None:
     run, reported = open_run(storage), digests(storage)
     assert first_difference(run, reported) is None
     assert first_difference(run, {**reported, 5: reported[6]}) == 5
+
+
+def with_stages(site: Site, root: Path, **kinds: str) -> Path:
+    """A run of stages whose every stage has left this run's store."""
+    shutil.copytree(site.store / "data", root / "data")
+    for name, kind in kinds.items():
+        place = root / "stages" / name
+        shutil.copytree(site.store, place / "new", ignore=shutil.ignore_patterns("data"))
+        (place / "records").mkdir()
+        for claim, folder in (1, "old"), (2, "new"):
+            record = StageRecord(name=name, kind=kind, claim=claim, folder=f"stages/{name}/{folder}")
+            (place / "records" / f"{claim}.json").write_text(record.to_json())
+    return root
+
+
+def test_the_only_stage_that_trains_is_meant(undisturbed: Callable[[int], Site], tmp_path: Path) -> None:
+    """The root of a run of stages says what the store of that stage says, of its newest start."""
+    site = undisturbed(2)
+    root = with_stages(site, tmp_path, texts="prepare", base="train")
+    assert explain(str(root), 7) == explain(str(root), 7, "base") == explain(str(site.store), 7)
+
+
+def test_of_several_stages_one_is_to_be_named(undisturbed: Callable[[int], Site], tmp_path: Path) -> None:
+    """And no other than those that train."""
+    site = undisturbed(2)
+    root = with_stages(site, tmp_path, base="train", tuned="train", merged="merge")
+    command = [*ASK, "7", "--checkpoint", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"{root}: 2 stages have trained, each with steps of its own; give --stage base or tuned\n"
+    assert subprocess.run([*command, "--stage", "tuned"], capture_output=True, text=True, check=True).stdout
+    for name in ("merged", "late"):
+        with pytest.raises(ConfigError, match=f"--stage={name} is no stage that has trained; give --stage base or tun"):
+            explain(str(root), 7, name)
+    shutil.rmtree(root / "stages/base")
+    shutil.rmtree(root / "stages/tuned")
+    with pytest.raises(ConfigError, match=": no stage has trained yet"):
+        explain(str(root), 7)
+    with pytest.raises(ConfigError, match=f"{site.store} is no run of several stages; leave --stage=base out"):
+        explain(str(site.store), 7, "base")
 
 
 def test_what_cannot_be_told_is_one_sentence(tmp_path: Path) -> None:

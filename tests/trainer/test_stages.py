@@ -62,7 +62,9 @@ def test_each_stage_stands_on_those_before_it(played: Chain, stages: Stages) -> 
     assert told["parent"]["state_digest"] == played.record("base")["outcome"]["final_checkpoint"]["state_digest"]
     page = (played.result("page") / "report.html").read_text()
     assert "From text to a merge" in page and all(f">{name}<" in page for name in stages if name != "page")
-    assert explain(str(played.root / played.record("tuned")["folder"]), 2)["proof"]["first_difference"] is None
+    explained = explain(str(played.root / played.record("tuned")["folder"]), 2)
+    assert explained["proof"]["first_difference"] is None
+    assert explain(str(played.root), 2, "tuned") == explained
     for name, (kind, _) in stages.items():
         record = played.record(name)
         assert (record["name"], record["kind"], record["state"]) == (name, kind, "done")

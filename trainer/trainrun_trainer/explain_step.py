@@ -1,6 +1,6 @@
 """Which documents a step reads: from the order function and the data manifest, and proved by the run's own digests.
 
-python -m trainrun_trainer.explain_step 4711 --checkpoint s3://bucket/prefix [--json]
+python -m trainrun_trainer.explain_step 4711 --checkpoint s3://bucket/prefix [--stage NAME] [--json]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from trainrun_api import lineage
 from trainrun_api.contract import CheckpointLayout
+from trainrun_api.stages import TRAIN
 from trainrun_api.train_config import TrainConfig
 
 from trainrun_trainer.claims import read_claims
@@ -24,6 +25,7 @@ from trainrun_trainer.packing import PADDING
 from trainrun_trainer.plan import make_plan
 from trainrun_trainer.prepared import DataManifest, open_beside
 from trainrun_trainer.rows import U64_MASK, TrainRows, row_hash
+from trainrun_trainer.stages.records import Records, shared_root
 from trainrun_trainer.state import TrainState
 from trainrun_trainer.storage import Storage
 from trainrun_trainer.stores import open_storage
@@ -81,7 +83,33 @@ def open_run(storage: Storage) -> RunData:
         if data is None:
             raise DataError(f"{storage.address('data/' + manifest['data_hash'])}: the data of step {step} is not there")
         return RunData(config, data, TrainRows(config.data, data, make_plan(config, "auto", 1), config.seed, CPU))
-    raise ConfigError(f"{storage.address('')} holds no valid checkpoint; give the run's checkpoint.path")
+    raise ConfigError(
+        f"{storage.address('')} holds no valid checkpoint; give checkpoint.path of a run that has saved one"
+    )
+
+
+def store_of(path: str, stage: str | None) -> Storage:
+    """Where the steps are: checkpoint.path itself, or the store of a stage that trains. Raises ConfigError."""
+    storage = open_storage(path)
+    names = storage.list(CheckpointLayout.STAGES)
+    if not names:
+        if stage is not None:
+            raise ConfigError(f"{storage.address('')} is no run of several stages; leave --stage={stage} out")
+        return storage
+    root = shared_root(path, open_storage)
+    newest = {name: records[-1] for name in names if (records := Records(root, name).all())}
+    folders = {name: record.folder for name, record in newest.items() if record.kind == TRAIN}
+    if not folders:
+        raise ConfigError(f"{storage.address('')}: no stage has trained yet")
+    if stage is None and len(folders) == 1:
+        [stage] = folders
+    choice = " or ".join(folders)
+    if stage is None:
+        several = f"{len(folders)} stages have trained, each with steps of its own"
+        raise ConfigError(f"{storage.address('')}: {several}; give --stage {choice}")
+    if stage not in folders:
+        raise ConfigError(f"--stage={stage} is no stage that has trained; give --stage {choice}")
+    return root.below(folders[stage])
 
 
 def pieces_of(run: RunData, step: int) -> Iterator[Piece]:
@@ -155,11 +183,11 @@ def _entries(data: DataManifest, source: str, documents: set[int]) -> dict[int, 
     return found
 
 
-def explain(path: str, step: int) -> dict[str, Any]:
-    """Everything about one step. Raises TrainerError."""
+def explain(path: str, step: int, stage: str | None = None) -> dict[str, Any]:
+    """Everything about one step, of that stage in a run of several. Raises TrainerError."""
     if step < 1:
         raise ConfigError(f"step {step}: steps count from 1")
-    storage = open_storage(path)
+    storage = store_of(path, stage)
     run = open_run(storage)
     return {
         "step": step, "data_hash": run.data.data_hash, "pieces": [asdict(piece) for piece in pieces_of(run, step)],
@@ -191,10 +219,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="trainrun explain-step")
     parser.add_argument("step", type=int)
     parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--stage")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     try:
-        found = explain(asked.checkpoint, asked.step)
+        found = explain(asked.checkpoint, asked.step, asked.stage)
     except (TrainerError, OSError) as error:
         sys.exit(str(error))
     print(json.dumps(found) if asked.json else "\n".join(lines_of(found)))

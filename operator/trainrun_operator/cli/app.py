@@ -169,13 +169,16 @@ def explain_step(
     checkpoint: Annotated[
         str | None, typer.Option(help="checkpoint.path of a run elsewhere, such as s3://bucket/prefix.")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="In a run of stages: which one; may be left out if only one trains.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     workdir: Workdir = Path("runs"),
 ) -> None:
     """Name the documents that a step reads, and prove by the run's digests that it read what was ordered."""
     from trainrun_operator.cli.explain_step import explain_step as tell
 
-    raise typer.Exit(tell(step, name, workdir, checkpoint, is_json=json))
+    raise typer.Exit(tell(step, name, workdir, checkpoint, stage, is_json=json))
 
 
 @app.command()
