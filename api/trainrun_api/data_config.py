@@ -12,6 +12,9 @@ from pydantic import Field, StringConstraints
 
 from trainrun_api.base import Strict
 
+ROW_TOKENS = 4096
+"""As long as the context of the models that are usually trained; one with a shorter context says so."""
+
 
 class TokenizerConfig(Strict):
     """Byte-level BPE trained from the run's own text, or a folder that transformers can load."""
@@ -106,7 +109,7 @@ class DataConfig(Strict):
         "empty: equal weights. Exact in every block of 10,000 rows.",
     )
     tokenizer: TokenizerConfig = Field(description="How text becomes tokens.")
-    row_tokens: int = Field(ge=8, le=1_048_576, description="Tokens of a packed row, exactly.")
+    row_tokens: int = Field(ROW_TOKENS, ge=8, le=1_048_576, description="Tokens of a packed row, exactly.")
     held_out_share: float = Field(
         0.02, ge=0, lt=1, description="Share of documents kept from training, chosen by document hash before packing."
     )

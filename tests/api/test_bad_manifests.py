@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from trainrun_api.data_config import ROW_TOKENS
 from trainrun_api.rules import RULES
+from trainrun_api.structure import parse
+from trainrun_api.v1alpha1 import TrainingRun
 from trainrun_api.validate import Problem, validate, validate_update
 
 from tests.api import cel
@@ -41,6 +44,16 @@ def test_good_manifest_is_taken_by_both() -> None:
     assert validate(good()) == []
     assert validate_update(good(), good()) == []
     assert cel.verdict(good(), good()) == []
+
+
+def test_rows_have_a_usual_length() -> None:
+    """Nothing needs to be said of it."""
+    manifest = merged(good(), {"spec": {"config": {"data": {"row_tokens": None}}}})
+    assert validate(manifest) == []
+    assert cel.verdict(manifest) == []
+    run = parse(manifest)
+    assert isinstance(run, TrainingRun) and run.spec.config is not None
+    assert run.spec.config.data.row_tokens == ROW_TOKENS == 4096
 
 
 def test_every_rule_has_a_case_in_the_table() -> None:

@@ -29,6 +29,7 @@ from trainrun_trainer.storage import LocalDirectory
 from trainrun_trainer.tokenizer import load_tokenizer
 
 PINNED = "37eed34773becf45"
+PINNED_4096 = "51f242ed025c6af9"
 """Of the first version, for the configuration below."""
 PREPARE = """
 import json, sys
@@ -69,6 +70,11 @@ def test_a_configuration_keeps_its_hash() -> None:
     old = {"sources": {"a": {"path": "text"}}, "tokenizer": {"vocab_size": 512}, "row_tokens": 64}
     assert data_hash(DataConfig.model_validate(old)) == PINNED
     assert data_hash(DataConfig.model_validate({**old, "processes": 3})) == PINNED
+    explicit = data_hash(DataConfig.model_validate({**old, "row_tokens": 4096}))
+    assert explicit == PINNED_4096
+    del old["row_tokens"]
+    assert data_hash(DataConfig.model_validate(old)) == explicit
+    old["row_tokens"] = 64
     assert data_hash(DataConfig.model_validate({**old, "dedupe": {}})) != PINNED
     used = {**old, "sources": {"a": {"path": "text", "instruct": {}}}}
     assert data_hash(DataConfig.model_validate(used)) != PINNED

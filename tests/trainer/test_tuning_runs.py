@@ -71,6 +71,9 @@ def test_a_row_beyond_the_context_is_refused(text: Path, tmp_path: Path) -> None
         _refuse_rows_beyond_context(TrainConfig.model_validate(raw))
     raw["data"]["row_tokens"] = 32
     _refuse_rows_beyond_context(TrainConfig.model_validate(raw))
+    del raw["data"]["row_tokens"]
+    with pytest.raises(ConfigError, match=r"data\.row_tokens=4096 is longer than .*=32\); use 32 or less"):
+        _refuse_rows_beyond_context(TrainConfig.model_validate(raw))
 
 
 def test_a_checkpoint_from_before_a_field_goes_on(text: Path) -> None:

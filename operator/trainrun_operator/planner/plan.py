@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from trainrun_api.data_config import ROW_TOKENS
+
 from trainrun_operator.planner import compute, faults
 from trainrun_operator.planner.hardware import Machine, Precision, Price
 from trainrun_operator.planner.memory import Load, Memory, device_memory, fewest_shards, fits
@@ -56,7 +58,7 @@ class Wish:
     utilisation: float | None = None
     """Known better by the one who asks."""
     price: Price | None = None
-    row_tokens: int = 4096
+    row_tokens: int = ROW_TOKENS
     micro_batch_rows: int = 1
     global_batch_rows: int | None = None
     store_bytes_per_second: float | None = None
