@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.trainer.ranks import Ended, Launch
 from tests.trainer.runs import Site
 
 BUCKET = "checkpoints"
+SLOW_PARTS, SLOW_PAUSE_SECONDS = 8, 0.15
 
 
 def environment(url: str) -> dict[str, str]:
@@ -94,13 +96,19 @@ def copy_prefix(url: str, prefix: str, folder: Path, parts: Sequence[str] = ("",
 
 
 class FaultyNetwork:
-    """A reverse proxy; the first request for each object by each method meets the fault, then all is well."""
+    """A reverse proxy; the first request for each object by each method meets the fault, then all is well.
+
+    But slow: every body comes in parts, with a pause before each, and comes whole.
+    """
 
     def __init__(self, url: str, fault: str) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
         seen: Counter[tuple[str, str]] = Counter()
         network = self
-        self.faults = 0
+        self.fault = fault
+        self.faults = self.slow_bodies = 0
+        self.asked: Counter[tuple[str, str, str]] = Counter()
+        """Method, path and range of every request."""
         self._released = threading.Event()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -111,6 +119,7 @@ class FaultyNetwork:
                 body = self.rfile.read(length) if length else b""
                 key = (self.command, self.path)
                 seen[key] += 1
+                network.asked[*key, self.headers.get("Range", "")] += 1
                 is_first = seen[key] == 1
                 network.faults += is_first
                 if is_first and fault == "503":
@@ -138,7 +147,7 @@ class FaultyNetwork:
                 self.send_header("Content-Length", length)
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(data[: len(data) // 2] if is_torn else data)
+                    network.send(data[: len(data) // 2] if is_torn else data, self.wfile)
                 if is_torn:
                     self.close_connection = True
 
@@ -148,6 +157,17 @@ class FaultyNetwork:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def send(self, data: bytes, to: BufferedIOBase) -> None:
+        """A body, at once or slowly."""
+        if self.fault != "slow" or not data:
+            to.write(data)
+            return
+        self.slow_bodies += 1
+        size = -(-len(data) // SLOW_PARTS)
+        for start in range(0, len(data), size):
+            self._released.wait(SLOW_PAUSE_SECONDS)
+            to.write(data[start : start + size])
 
     def __enter__(self) -> FaultyNetwork:
         threading.Thread(target=self._server.serve_forever, name="network", daemon=True).start()

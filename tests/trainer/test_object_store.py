@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trainrun_trainer import s3_client
 from trainrun_trainer.claims import Owner, Parent, read_claims, refuse_if_fenced, try_claim
 from trainrun_trainer.errors import Fenced
 from trainrun_trainer.object_store import S3Prefix, open_s3
+from trainrun_trainer.storage import hash_stream
 
 from tests.trainer.buckets import BUCKET, BucketSite, FaultyNetwork, environment, s3_server, write_file
 from tests.trainer.ranks import finish
@@ -127,6 +129,24 @@ def test_a_bad_network_costs_time_only(url: str, tmp_path: Path, monkeypatch: py
         assert (elsewhere.read_folder("data") / "rows").read_bytes() == data
         assert elsewhere.get("claims/1.json") == b"ours"
     assert network.faults > 5
+
+
+def test_a_slow_network_is_waited_for(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that trickles is no torn one: the same bytes, and none of them is asked for twice."""
+    monkeypatch.setattr(s3_client, "PART_BYTES", 5 << 20)
+    with FaultyNetwork(url, "slow") as network:
+        for name, value in environment(network.url).items():
+            monkeypatch.setenv(name, value)
+        store = S3Prefix(BUCKET, f"{tmp_path.name}/run", scratch=tmp_path / "pod")
+        store.put("claims/1.json", b"ours")
+        data = write_file(store.root, "data/rows", 12 << 20)
+        store.settle("data")
+        elsewhere = S3Prefix(BUCKET, f"{tmp_path.name}/run", scratch=tmp_path / "other-pod")
+        assert (elsewhere.read_folder("data") / "rows").read_bytes() == data
+        assert elsewhere.get("claims/1.json") == b"ours"
+        assert elsewhere.hash("data/rows") == hash_stream(BytesIO(data))
+    assert network.slow_bodies >= 3 + 2, "three ranges, two whole objects"
+    assert set(network.asked.values()) == {1}
 
 
 def test_resume_from_a_bucket_is_bit_identical(bucket_site: BucketSite, undisturbed: Reference) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -10,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 from pydoc_data.topics import topics
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainrun_api.data_config import DataConfig
+from trainrun_trainer.corpus import stages
 from trainrun_trainer.corpus.jobs import run_job
 from trainrun_trainer.corpus.pool import run_jobs
 from trainrun_trainer.corpus.stages import Corpus
@@ -87,6 +90,23 @@ def test_processes_change_nothing(folder: Path, tmp_path: Path, whole: dict[str,
     assert data.facts["files"] == whole["files"]
     assert {**data.facts, "config": None} == {**whole, "config": None}
     assert not list((tmp_path / "data").glob("*.work"))
+
+
+def test_the_log_says_how_fast_it_goes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """S1-03: where each file takes ten seconds, a line for each: files done and tokens a second since the beginning."""
+    seconds = itertools.count(0, 10)
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    data = prepare(DataConfig.model_validate(raw(folder, processes=1)), LocalDirectory(tmp_path))
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    told = [line for line in lines if line["event"] == "prepare" and line["stage"] == "tokenise"]
+    assert [(line["files"], line["of"]) for line in told] == [(n, 12) for n in range(1, 13)]
+    assert all(line["tokens_per_second"] > 0 for line in told)
+    tokens = sum(
+        data.split("a", split)[counted] for split in ("train", "held_out") for counted in ("tokens", "tail_tokens")
+    )
+    assert told[-1]["tokens_per_second"] == round(tokens / 120)
 
 
 def test_facts_come_back_in_the_order_of_the_jobs(tmp_path: Path) -> None:

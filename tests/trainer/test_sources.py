@@ -177,11 +177,11 @@ def url() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("fault", [None, "503", "torn", "silent"])
+@pytest.mark.parametrize("fault", [None, "503", "torn", "silent", "slow"])
 def test_text_in_a_bucket(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_text: DataManifest, fault: str | None
 ) -> None:
-    """S4-11, S4-21: the same rows over a bad network (slow down, torn, silent), and nothing is left behind."""
+    """S4-11, S4-21: the same rows over a bad network (slow down, torn, silent, slow), and nothing is left behind."""
     (tmp_path / "a").mkdir()
     write_parquet(tmp_path / "a")
     prefix = f"text-{fault}/web"
