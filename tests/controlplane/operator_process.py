@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -45,11 +46,11 @@ class OperatorProcess:
         self.process.wait_until(lambda: self.get("/healthz") == "ok\n", "healthy")
 
     def get(self, path: str) -> str:
-        """An answer of its HTTP server; empty if there is none."""
+        """An answer of its HTTP server; empty if there is none, or only a part of one."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
                 return str(answer.read().decode())
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return ""
 
     def lines(self) -> list[dict[str, Any]]:
