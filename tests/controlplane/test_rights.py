@@ -11,18 +11,22 @@ from trainrun_operator.cluster import Object
 
 from tests.controlplane.operator_process import OperatorProcess
 from tests.controlplane.pods import said
+from tests.controlplane.rights import may, wait_granted
 from tests.controlplane.stage import Stage
 from tests.controlplane.waiting import wait_for
 
 
 @contextmanager
 def without(stage: Stage, resource: str, verb: str) -> Iterator[None]:
-    """The operator's role in the test's namespace lacks the verb while the block lasts."""
+    """The operator's role in the test's namespace lacks the verb, and the API server knows, while the block lasts."""
     role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}/roles/trainrun"
     rules = stage.api.get(role)["rules"]
+    (group,) = {rule["apiGroups"][0] for rule in rules if resource in rule["resources"]}
     stage.api.merge(role, {"rules": [fewer(rule, resource, verb) for rule in rules]})
+    wait_for(lambda: not may(stage.api, stage.namespace, group, resource, verb), f"{verb} {resource} to be refused")
     yield
     stage.api.merge(role, {"rules": rules})
+    wait_granted(stage.api, stage.namespace, rules)
 
 
 def fewer(rule: Object, resource: str, verb: str) -> Object:
