@@ -92,7 +92,7 @@ def watching(cluster: KubeCluster, namespace: str, configuration: client.Configu
 
 
 def settle(stage: Stage, cluster: KubeCluster) -> None:
-    """Until every job has its pods and the cache shows what the API server has."""
+    """Until every job is known to run, and the cache shows what the API server has."""
     wait_for(lambda: _is_settled(stage, cluster), "controllers and watches", seen=lambda: _live(stage))
 
 
@@ -102,15 +102,16 @@ def _is_settled(stage: Stage, cluster: KubeCluster) -> bool:
     jobs = stage.api.get(f"{JOBS}/namespaces/{stage.namespace}/pytorchjobs")["items"]
     pods = stage.api.get(f"/api/v1/namespaces/{stage.namespace}/pods?labelSelector={Label.RUN}")["items"]
     owners = {ref["uid"] for pod in pods for ref in pod["metadata"]["ownerReferences"]}
-    have_pods = all(job["metadata"]["uid"] in owners or _has_run(job) for job in jobs)
+    have_run = all(_has_run(job) for job in jobs)
     are_owned = owners <= {job["metadata"]["uid"] for job in jobs}
     is_still = not any("deletionTimestamp" in pod["metadata"] for pod in pods)
     are_running = all(pod["status"]["phase"] == "Running" for pod in pods)
-    return live == seen and have_pods and are_owned and is_still and are_running
+    return live == seen and have_run and are_owned and is_still and are_running
 
 
 def _has_run(job: Object) -> bool:
-    """A pod that is removed from such a job may be missed by training-operator for minutes."""
+    """training-operator has noted that its pod ran, and does not take that back. A job whose pod fails before that
+    never gets there. Not asked is whether it has a pod now: one that is removed may be missed for minutes."""
     return any(c["type"] == "Running" for c in (job.get("status") or {}).get("conditions") or ())
 
 
