@@ -82,6 +82,10 @@ class Proxy:
         self._runner.get_loop().call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    def watched(self) -> set[str]:
+        """Paths of the watches that are open now."""
+        return {request.path for request in list(self._watches.values())}
+
     def cut_watches(self) -> int:
         """Break every watch that is open now, without a word; how many there were."""
         return asyncio.run_coroutine_threadsafe(self._cut(), self._runner.get_loop()).result()

@@ -120,6 +120,7 @@ def test_what_happens_while_no_watch_is_open_is_found(stage: Stage, proxy: Proxy
         stage.create_run("a")
         first = stage.wait_running("a", 0)[0]
         stage.wait_reason("a", "Running")
+        wait_for(lambda: len(proxy.watched()) >= 4, "runs, jobs, pods and nodes to be watched", seen=proxy.watched)
         is_closed = True
         assert proxy.cut_watches() >= 4
         stage.trainers.end(first, 30, said(first, 30, "DeviceSuspect", step=7))
