@@ -14,6 +14,7 @@ from tests.chart.rendering import CHART, NAMESPACE, RELEASE, VALUES, Chart, Obje
 from tests.controlplane.api import Api
 from tests.controlplane.control_plane import ControlPlane
 from tests.controlplane.stage import Stage
+from tests.controlplane.waiting import wait_for
 
 PATHS = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
@@ -128,17 +129,23 @@ def test_upgrade_rollback_and_uninstall_disturb_no_run(stage: Stage, release: Re
         stage.wait_reason("a", "Running")
     before = alive(stage)
     release.run("upgrade", str(CHART))
-    with stage.operator("newer"):
-        stage.wait_reason("a", "Running")
+    looks_at_the_run(stage, "newer")
     release.run("rollback", "1")
-    with stage.operator("rolled-back"):
-        stage.wait_reason("a", "Running")
+    looks_at_the_run(stage, "rolled-back")
     release.run("uninstall")
     assert alive(stage) == before
     with stage.operator("installed-again"):
         stage.trainers.finish(pods)
         stage.wait_status("a", phase="Succeeded", restarts=0)
     assert stage.attempts("a") == [(0, "Done")]
+
+
+def looks_at_the_run(stage: Stage, name: str) -> None:
+    """An operator of this name, until it has made a pass; what the one before it wrote is still there."""
+    with stage.operator(name) as operator:
+        passed = 'trainrun_reconcile_seconds_count{outcome="ok"}'
+        wait_for(lambda: passed in operator.get("/metrics"), "a pass", seen=operator.process.tail)
+        stage.wait_reason("a", "Running")
 
 
 def alive(stage: Stage) -> list[str]:
