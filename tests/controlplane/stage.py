@@ -118,6 +118,16 @@ class User:
         assert found is not None
         return found
 
+    def wait_sentence(self, name: str, reason: str, *parts: str) -> None:
+        """Until the Ready condition gives this reason, and its sentence has all of these parts: the first sentence of
+        a reason tells what is known at that moment."""
+
+        def look() -> bool:
+            message = self.wait_reason(name, reason)["message"]
+            return all(part in message for part in parts)
+
+        self._wait(look, f"{name} to be {reason} with {' and '.join(parts)}", name)
+
     def story(self, name: str) -> str:
         """What a failing test shows."""
         run = self.api.get(f"{self.runs_path}/{name}")

@@ -166,8 +166,7 @@ def waits_for_nodes(stage: Stage) -> None:
     """Free, in the scheduler's own words, until nodes come."""
     patch = {"workers": {"template": {"spec": {"nodeSelector": {"pool": stage.namespace}}}}}
     stage.create_run("a", {"spec": patch})
-    condition = stage.wait_reason("a", "WaitingForCapacity")
-    assert "didn't match" in condition["message"]
+    stage.wait_sentence("a", "WaitingForCapacity", "didn't match")
     for node in stage.node_names[:2]:
         stage.nodes.label(node, "pool", stage.namespace)
     stage.wait_running("a", 0)
@@ -182,10 +181,7 @@ def goes_on_with_fewer_workers(stage: Stage) -> None:
     lost = stage.wait_running("a", 0)[2]["spec"]["nodeName"]
     stage.nodes.lose(lost)
     stage.nodes.remove(lost)
-    wait_for(
-        lambda: "It goes on with 2 of 3 workers at" in stage.wait_reason("a", "WaitingForCapacity")["message"],
-        "the choice to be told",
-    )
+    stage.wait_sentence("a", "WaitingForCapacity", "It goes on with 2 of 3 workers at")
     stage.wait_running("a", 2, workers=2)
     stage.wait_reason("a", "RunningOnFewerWorkers")
     status = stage.run("a")["status"]

@@ -70,7 +70,5 @@ def test_refused_pods_are_told_in_the_cluster_s_words(stage: Stage) -> None:
     stage.create_quota({"pods": "1"})
     with stage.operator():
         stage.create_run("a")
-        condition = stage.wait_reason("a", "WaitingForCapacity")
-        assert "1 of 2 pods have no node" in condition["message"]
-        assert "exceeded quota: small" in condition["message"]
+        stage.wait_sentence("a", "WaitingForCapacity", "1 of 2 pods have no node", "exceeded quota: small")
         assert stage.attempts("a") == [(0, None)]
