@@ -196,7 +196,8 @@ class Stage(User):
 def new_stage(whole: Cluster) -> Iterator[Stage]:
     """A namespace of its own with the operator's rights, three nodes; everything in it goes at the end.
 
-    The nodes take pods by then: while one of three does not, two pods of a job share another.
+    The nodes take pods by then: while one of three does not, two pods of a job share another. And the namespace has its
+    default ServiceAccount, without which pods are refused.
     """
     number = next(_NUMBERS)
     namespace, api = f"test-{number}", whole.plane.api()
@@ -205,6 +206,7 @@ def new_stage(whole: Cluster) -> Iterator[Stage]:
     stage = Stage(whole, namespace, [f"node-{number}-{letter}" for letter in "abc"])
     for node in stage.node_names:
         whole.nodes.add(node)
+    wait_for(lambda: api.get(f"{CORE}/namespaces/{namespace}/serviceaccounts/default"), "the default ServiceAccount")
     wait_for(
         lambda: all(whole.nodes.takes_pods(node) for node in stage.node_names), f"{namespace}'s nodes to take pods"
     )
