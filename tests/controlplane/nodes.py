@@ -1,7 +1,7 @@
 """Nodes and their kubelets, played by kwok: nodes stay Ready, bound pods run, pods that have ended go.
 
 A node whose kubelet vanishes is let go by kwok: nothing happens on it any more. Whether and when the cluster notices is
-for the test to say (`set_ready`, `remove_node`); the controller-manager's own grace period is a day.
+for the test to say (`set_unreachable`, `remove`); the controller-manager's own grace period is a day.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.controlplane.api import CORE, Api
+from tests.controlplane.api import CORE, Api, ApiError
 from tests.controlplane.binaries import ensure
 from tests.controlplane.control_plane import ControlPlane
 from tests.controlplane.processes import KeptAlive, Process
+from tests.controlplane.waiting import wait_for
 
 STAGES = Path(__file__).with_name("stages.yaml")
 KUBELET = "trainrun.test/kubelet"
 """kwok plays the nodes that carry this label."""
+UNREACHABLE = {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}
+"""What the node life-cycle controller adds to a node that is Unknown, and takes away when it is Ready."""
 ROOM = {"cpu": "64", "memory": "256Gi", "pods": "110", "nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4"}
 
 
@@ -69,8 +72,29 @@ class Nodes:
         self.lost.add(name)
         self.label(name, KUBELET, "gone")
 
+    def set_unreachable(self, name: str) -> None:
+        """What the node life-cycle controller does when a kubelet is silent: Unknown, and at once the taint that keeps
+        new pods away. It adds that to our Unknown, too, but perhaps too late for the next attempt's pods."""
+        self.set_ready(name, "Unknown")
+        wait_for(lambda: self._taint(name), f"{name} to be tainted")
+
+    def _taint(self, name: str) -> bool:
+        """False if the node has changed meanwhile, perhaps by that controller."""
+        node = self._api.get(f"{CORE}/nodes/{name}")
+        taints = node["spec"].get("taints") or []
+        if any(UNREACHABLE.items() <= taint.items() for taint in taints):
+            return True
+        version = {"resourceVersion": node["metadata"]["resourceVersion"]}
+        try:
+            self._api.merge(f"{CORE}/nodes/{name}", {"metadata": version, "spec": {"taints": [*taints, UNREACHABLE]}})
+        except ApiError as error:
+            if error.code != 409:
+                raise
+            return False
+        return True
+
     def set_ready(self, name: str, status: str) -> None:
-        """What the node life-cycle controller writes (Unknown) or the kubelet (True, False)."""
+        """The condition alone, as the node life-cycle controller (Unknown) or the kubelet (True, False) writes it."""
         said_by = {"True": "KubeletReady", "False": "KubeletNotReady", "Unknown": "NodeStatusUnknown"}
         moment = now()
         condition = {

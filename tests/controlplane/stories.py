@@ -62,7 +62,7 @@ def loses_a_node(stage: Stage) -> None:
     lost = stage.pods("a")[1]["spec"]["nodeName"]
     stage.nodes.lose(lost)
     stage.trainers.hang(stage.pods("a"))  # the collective waits for the lost member
-    stage.nodes.set_ready(lost, "Unknown")
+    stage.nodes.set_unreachable(lost)
     pods = stage.wait_running("a", 1)
     assert lost not in {pod["spec"]["nodeName"] for pod in pods}
     assert stage.attempts("a") == [(0, "NodeLost"), (1, None)]
@@ -214,7 +214,7 @@ def loses_a_node_while_a_spare_waits(stage: Stage) -> None:
     stage.wait_reason("a", "Running")
     stage.nodes.lose(lost["spec"]["nodeName"])
     stage.trainers.take_seat(lost, spare)
-    stage.nodes.set_ready(lost["spec"]["nodeName"], "Unknown")
+    stage.nodes.set_unreachable(lost["spec"]["nodeName"])
 
     def next_spare() -> Object | None:
         pods = stage.pods("a", 0)
