@@ -64,7 +64,6 @@ class JobController:
         if _is_true(status, "Suspended"):
             self._set(status, "Suspended", "False", "PyTorchJobResumed", f"PyTorchJob {name} is resumed.")
             status["startTime"] = now
-        status.setdefault("startTime", now)
         replicas = int(job["spec"]["pytorchReplicaSpecs"]["Worker"].get("replicas", 1))
         present = {int(p["metadata"]["labels"][REPLICA_INDEX_LABEL]): p for p in pods}
         for index in range(replicas):
@@ -76,8 +75,10 @@ class JobController:
         self._judge(job, status, pods, replicas)
 
     def _judge(self, job: Object, status: Object, pods: list[Object], replicas: int) -> None:
-        """Conditions and counts from the pods that exist now."""
+        """Conditions and counts from the pods that exist now; the first time also when the job started, which is after
+        its pods were made."""
         name, now = job["metadata"]["name"], timestamp(self._now())
+        status.setdefault("startTime", now)
         phases = [_counted_phase(p) for p in pods]
         active, succeeded, failed = (phases.count(x) for x in ("Running", "Succeeded", "Failed"))
         status["replicaStatuses"] = {

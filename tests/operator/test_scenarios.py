@@ -131,6 +131,22 @@ def test_a_queue_takes_and_gives_the_nodes_of_the_same_attempt(sim):
     assert status["goodput"]["secondsByClass"]["waitingCapacity"] >= 2900
 
 
+def test_a_job_that_a_queue_admits_before_its_controller_looked_trains_as_ever(sim):
+    """Pods that take a second each to make are older than startTime then; nobody took them."""
+    key = sim.world.add_run("a")
+    job = Key(key.namespace, "a-a0")
+    sim.cluster.after = lambda call: call == "create_job" and sim.world.suspend_job(job, is_suspended=True)
+    sim.step()
+    assert sim.world.status(key)["phase"] == "Queued"
+    sim.world.suspend_job(job, is_suspended=False)
+    sim.cluster.store.subscribe(lambda e: sim.clock.advance(1 if (e.kind, e.type) == ("Pod", "ADDED") else 0))
+    sim.step()
+    started = sim.cluster.store.get("PyTorchJob", job)["status"]["startTime"]
+    assert all(pod["metadata"]["creationTimestamp"] < started for pod in sim.world.pods(key))
+    status = sim.finish(key)
+    assert (causes(status), status["restarts"]) == (["Done"], 0)
+
+
 def test_an_image_that_is_not_there_ends_the_run_by_name(sim):
     """Fast, with the image."""
     sim.world.unpullable = "manifest unknown"

@@ -212,7 +212,7 @@ def _noted(observed: Observed, attempt: AttemptStatus) -> AttemptStatus:
     if image and not attempt.image:
         changes["image"] = image
     if attempt.scheduled_at is None and "scheduled_at" not in changes and _has_gang(pods, attempt):
-        changes["scheduled_at"] = to_text(max((p.scheduled_at or observed.now) for p in pods))
+        changes["scheduled_at"] = to_text(max(_scheduled_at(p, attempt, observed.now) for p in pods))
     attempt = attempt.model_copy(update=changes)
     return attempt.model_copy(update=_noted_progress(observed, attempt))
 
@@ -241,6 +241,12 @@ def _step_at(observed: Observed, attempt: AttemptStatus) -> datetime | None:
     return step_at if queued is None or step_at > queued else None
 
 
+def _scheduled_at(pod: PodFacts, attempt: AttemptStatus, now: datetime) -> datetime:
+    """When the attempt got the pod's node; one that it had kept while a queue held the job it gets back now."""
+    queued_at, at = from_text(attempt.last_queued_at), pod.scheduled_at
+    return now if at is None or (queued_at is not None and at <= queued_at) else at
+
+
 def _has_gang(pods: list[PodFacts], attempt: AttemptStatus) -> bool:
     """Whether the gang has its nodes: as many pods as there are seats, with the one that hosts the rendezvous."""
     scheduled = [p.index for p in pods if p.is_scheduled]
@@ -257,15 +263,10 @@ def _job_of(observed: Observed, attempt: AttemptStatus | None) -> JobFacts | Non
 
 
 def _pods_of(observed: Observed, attempt: AttemptStatus | None, job: JobFacts | None) -> tuple[PodFacts, ...]:
-    """Pods of the attempt's job since a queue last admitted it; older ones, and all while it waits, are the queue's.
-
-    Without a queue all pods count: training-operator writes startTime after it has created the first ones.
-    """
+    """Pods of the attempt's job without those that a queue took; none while it waits."""
     if attempt is None or (job is not None and job.is_suspended):
         return ()  # whatever ends now, the queue ends
     queued_at = from_text(attempt.last_queued_at)
-    since = [queued_at, job.started_at if job and queued_at else None]
-    floor = max((m.replace(microsecond=0) for m in since if m is not None), default=None)
     uid = attempt.job_uid
     mine = [
         p
@@ -273,14 +274,19 @@ def _pods_of(observed: Observed, attempt: AttemptStatus | None, job: JobFacts | 
         if p.attempt == attempt.number
         and p.is_owned
         and (uid is None or p.job_uid in (None, uid))
-        and (floor is None or _is_made_since(p, floor))
+        and (queued_at is None or not _was_taken(p, queued_at, job.started_at if job is not None else None))
         and p.uid not in attempt.replaced_pods
     ]
     return tuple(sorted(mine, key=lambda p: (p.index, p.created_at, not p.is_departed)))
 
 
-def _is_made_since(pod: PodFacts, second: datetime) -> bool:
-    """Creation times have whole seconds: of the pods of that very second those that were deleted are older."""
-    if pod.created_at == second:
-        return pod.deleted_at is None and not pod.is_departed
-    return pod.created_at > second
+def _was_taken(pod: PodFacts, queued_at: datetime, started_at: datetime | None) -> bool:
+    """Whether a pod went because a queue held its job: it was there by then, or left before the job started again.
+
+    Age alone tells nothing. A late training-operator makes pods of a job that is held and deletes them, or misses that
+    it is held and leaves its pods alone; it may write startTime after it has made the pods. All has whole seconds.
+    """
+    if pod.deleted_at is None and not pod.is_departed:
+        return False
+    left_at = pod.deleted_at or pod.created_at
+    return pod.created_at <= queued_at or (started_at is not None and left_at <= started_at)

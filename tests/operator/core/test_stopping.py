@@ -186,6 +186,56 @@ def test_pods_that_a_queue_took_in_the_second_in_which_they_were_made_are_no_fai
     assert (decision.rule, decision.status["attempt"]) == ("attempt_runs", 0)
 
 
+MADE_BEFORE_START = {"created_at": ago(20), "scheduled_at": ago(19)}
+"""training-operator makes the pods first where it has not written of the suspension, or has to write startTime anew."""
+
+
+def admitted(*pods, started=18.0):
+    """A queue held the job 100 s ago; it started `started` seconds ago, by its own word."""
+    queued = make_attempt(is_queued=True, last_queued_at=to_text(ago(100)), scheduled_at=None, first_step_at=None)
+    return running(attempt=queued, jobs=(make_job(started_at=ago(started)),), pods=pods, progress=ProgressFacts(0))
+
+
+def test_pods_made_before_an_admitted_job_says_it_started_count():
+    """They train; that they are older than startTime is training-operator's order of writing."""
+    decision = decide(admitted(make_pod(0, **MADE_BEFORE_START), make_pod(1, **MADE_BEFORE_START)))
+    assert (decision.rule, decision.status["attempts"][-1].get("scheduledAt")) == ("attempt_runs", to_text(ago(19)))
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (ended_pod(0, 0, words(0), **MADE_BEFORE_START), "Done"),
+        (ended_pod(0, 30, words(30), **MADE_BEFORE_START), "DeviceSuspect"),
+        (
+            make_pod(0, disruption="EvictionByEvictionAPI", deleted_at=ago(9), is_departed=True, **MADE_BEFORE_START),
+            "Drained",
+        ),
+    ],
+    ids=["success", "failure", "drained"],
+)
+def test_what_such_pods_come_to_is_heard(end, cause):
+    """A queue takes nothing after the start, so whatever ends then is the attempt's end."""
+    decision = decide(admitted(end, make_pod(1, **MADE_BEFORE_START)))
+    assert decision.status["attempts"][-1].get("cause") == cause
+
+
+@pytest.mark.parametrize("deleted_at", [ago(40), None], ids=["deletion seen", "only gone"])
+def test_pods_that_were_made_and_taken_while_the_queue_held_the_job_are_no_failure(deleted_at):
+    """A late training-operator makes pods of a suspended job, sees that it is, and deletes them."""
+    taken = ended_pod(0, 10, words(10), uid="taken", created_at=ago(50), deleted_at=deleted_at, is_departed=True)
+    pods = (taken, make_pod(0, **MADE_BEFORE_START), make_pod(1, **MADE_BEFORE_START))
+    decision = decide(admitted(*pods, started=30))
+    assert (decision.rule, decision.status["attempt"]) == ("attempt_runs", 0)
+
+
+def test_pods_that_nobody_took_from_a_job_that_a_queue_held_count_from_its_admission():
+    """Suspended and readmitted before training-operator saw it: they train on, and have all their time for a step."""
+    pods = tuple(make_pod(i, created_at=ago(5000), scheduled_at=ago(4990)) for i in (0, 1))
+    decision = decide(admitted(*pods, started=4980))
+    assert (decision.rule, decision.status["attempts"][-1].get("scheduledAt")) == ("attempt_runs", to_text(NOW))
+
+
 def test_a_queued_run_that_is_suspended_by_its_user_stops():
     """The user's wish holds while a queue holds the job: stop first, then nothing waits in the queue."""
     observed = running(jobs=(make_job(is_suspended=True),), pods=(), spec=make_spec(suspend=True))
