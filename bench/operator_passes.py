@@ -123,7 +123,8 @@ def main() -> None:
             clock.advance(61)
         for key in keys[:PASSED]:
             step = int(clock.monotonic())
-            record = {"schema": 1, "attempt": 0, "phase": "training", "step": step, "step_age_seconds": 1.0,
+            record = {"schema": 1, "run": key.name, "attempt": 0, "phase": "training", "step": step,
+                      "step_age_seconds": 1.0,
                       "heard": {str(n): 0.5 for n in range(1, WORKERS)}}  # fmt: skip
             operator.senses.note_answer(key, 0, 0, ProgressAnswer(record), clock.now())
         milliseconds, calls = passes(operator, server, keys[:PASSED])

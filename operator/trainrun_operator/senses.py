@@ -42,7 +42,9 @@ class Senses:
         return known if known.attempt == attempt else ProgressFacts(attempt=attempt)
 
     def note_answer(self, key: Key, attempt: int, index: int, answer: ProgressAnswer, now: datetime) -> ProgressFacts:
-        """Take over one agent's answer, or its silence."""
+        """Take over one agent's answer, or its silence; a pod's address may be that of another run's pod by now."""
+        if answer.record is not None and answer.record.get("run") != key.name:
+            answer = ProgressAnswer(None, "bad-answer")
         with self._lock:
             known = self._progress.get(key, ProgressFacts())
             if known.attempt != attempt:

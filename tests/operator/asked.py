@@ -60,9 +60,10 @@ class Stage:
         self.cluster.store.replace_status({**pod, "status": {"phase": "Running"}})
 
     def _answer(self, pod) -> ProgressAnswer:
-        index = int(pod["metadata"]["labels"]["training.kubeflow.org/replica-index"])
+        labels = pod["metadata"]["labels"]
         self.asked.append(pod["metadata"]["name"])
-        return self.answers.get(index, record())
+        index = int(labels["training.kubeflow.org/replica-index"])
+        return self.answers.get(index, record(run=labels["trainrun.dev/run"]))
 
     def hold_answers(self) -> tuple[threading.Event, threading.Event]:
         """Agents answer when the first event is set; the second one is, when one is asked."""
@@ -86,4 +87,5 @@ class Stage:
 
 def record(**changes) -> ProgressAnswer:
     """A healthy answer."""
-    return ProgressAnswer(asdict(Progress(attempt=0, phase="training", step=5, step_age_seconds=1.0)) | changes)
+    healthy = Progress(run=KEY.name, attempt=0, phase="training", step=5, step_age_seconds=1.0)
+    return ProgressAnswer(asdict(healthy) | changes)

@@ -24,7 +24,8 @@ def senses() -> Senses:
 
 def said(**changes) -> ProgressAnswer:
     """An answer."""
-    return ProgressAnswer(asdict(Progress(attempt=0, phase="training", step=5, step_age_seconds=1.0)) | changes)
+    record = Progress(run=KEY.name, attempt=0, phase="training", step=5, step_age_seconds=1.0)
+    return ProgressAnswer(asdict(record) | changes)
 
 
 def test_an_answer_is_a_record_with_the_time_of_its_arrival(senses):
@@ -40,6 +41,15 @@ def test_another_attempt_starts_deaf(senses):
     assert senses.progress(KEY, 1).record is None
     facts = senses.note_answer(KEY, 1, 0, said(attempt=0), NOW)
     assert (facts.record, facts.agents[0].blind_because) == (None, "bad-answer")
+
+
+@pytest.mark.parametrize("schema", [1, 7], ids=["a schema that we know", "another"])
+def test_what_another_run_answers_is_no_answer(senses, schema):
+    """A dead node's pod is listed for longer than it has its address; the next one there mostly is of attempt 0 too."""
+    senses.note_answer(KEY, 0, 0, ProgressAnswer(None, "timeout"), ago(10))
+    facts = senses.note_answer(KEY, 0, 0, said(run="b", step=90, schema=schema, heard={"1": 0.5}), NOW)
+    assert (facts.record, facts.unknown_schema, set(facts.agents)) == (None, None, {0})
+    assert (facts.agents[0].silent_since, facts.agents[0].blind_because) == (ago(10), "bad-answer")
 
 
 def test_silence_begins_at_the_first_unanswered_call(senses):

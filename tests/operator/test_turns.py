@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from trainrun_operator.cluster import Key
+from trainrun_operator.cluster import Key, Object
 from trainrun_operator.poller import Poller
 from trainrun_operator.settings import Settings
 
@@ -31,14 +31,17 @@ class Fleet:
             enqueue=self._pass,
             on_error=lambda key, error: None,
         )
-        pod = stage.cluster.store.list("Pod")[0]
-        stage.poller._running_pods = lambda key, attempt: [(0, pod)]
+        stage.poller._running_pods = lambda key, attempt: [(0, self._pod(key))]
         self.passes: dict[Key, list[float]] = {Key("default", f"run-{number}"): [] for number in range(runs)}
         self.watch(*self.passes)
 
     def watch(self, *keys: Key) -> None:
         for key in keys:
             self.stage.poller.watch(key, WATCH)
+
+    def _pod(self, key: Key) -> Object:
+        labels = {"trainrun.dev/run": key.name, "training.kubeflow.org/replica-index": "0"}
+        return {"metadata": {"name": f"{key.name}-a0-0", "labels": labels}}
 
     def _pass(self, key: Key) -> None:
         self.passes[key].append(self.stage.clock.monotonic())
