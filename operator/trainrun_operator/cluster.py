@@ -91,8 +91,8 @@ class Cluster(Protocol):
         """Delete a PyTorchJob (background propagation). Raises NotFound."""
         ...
 
-    def job_warning(self, job: Object) -> str:
-        """What the cluster's Warning Events say about a PyTorchJob whose pods do not appear; empty if nothing."""
+    def job_warnings(self, job: Object) -> list[Object]:
+        """The cluster's Warning Events on a PyTorchJob: they say why its pods do not appear."""
         ...
 
     def list_pods(self, run: Key) -> list[Object]:

@@ -17,6 +17,8 @@ from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 
 CONTAINER = "pytorch"
 """training-operator insists on this name."""
+SAME_TROUBLE = timedelta(seconds=5)
+"""Warnings about pods that are made one after the other come within this time."""
 
 
 def job_facts(job: Object, run_uid: str) -> JobFacts | None:
@@ -113,6 +115,19 @@ def node_facts(node: Object, reachable_since: datetime | None = None) -> NodeFac
 def deviates(node: NodeFacts) -> bool:
     """Whether the rules need to hear of it; healthy nodes are only counted."""
     return node.ready is not True or bool(node.mark) or node.is_cordoned
+
+
+def newest_warning(events: Iterable[Object]) -> str:
+    """What the newest Events say, empty if there are none: older ones may tell of a trouble that has passed. Of those
+    told together the first by alphabet, so that the same trouble of many pods is told in the same words."""
+    told = [(_told_at(event), str(event.get("message", ""))) for event in events]
+    newest = max((at for at, _ in told), default=None)
+    return min((text for at, text in told if newest is not None and newest - at <= SAME_TROUBLE), default="")
+
+
+def _told_at(event: Object) -> datetime:
+    """For the last time; what is not counted has no such time."""
+    return _time(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
 
 
 def _terminated(status: Mapping[str, Any], attempt: int) -> Terminated | None:

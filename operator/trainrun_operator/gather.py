@@ -16,7 +16,7 @@ from trainrun_operator.core.observed import JobFacts, Observed, Parent, PodFacts
 from trainrun_operator.core.pytorchjob import KUEUE_PREFIX
 from trainrun_operator.core.situation import open_attempt
 from trainrun_operator.core.times import from_text
-from trainrun_operator.facts import job_facts, pod_facts
+from trainrun_operator.facts import job_facts, newest_warning, pod_facts
 from trainrun_operator.node_index import NodeIndex
 from trainrun_operator.rate_limit import RateLimit
 from trainrun_operator.senses import Senses
@@ -161,7 +161,7 @@ class Gatherer:
         if asked_at is not None and now - asked_at < timedelta(seconds=capacity.LOOK_AGAIN_SECONDS):
             return text
         if self._searches.may_take(self._clock.monotonic()):
-            text = self._cluster.job_warning(_reference(key, job))
+            text = newest_warning(self._cluster.job_warnings(_reference(key, job)))
             if len(self._warnings) >= WARNINGS_KEPT:
                 self._warnings.clear()
             self._warnings[job.uid] = (now, text)

@@ -52,6 +52,29 @@ class TestKubeCluster(ClusterContract):
 
             yield Subject(cluster, add_run, lambda: settle(stage, cluster))
 
+    def test_the_warnings_of_a_job_come_with_their_times(self, subject: Subject, stage: Stage) -> None:
+        """Its own, and no other Event."""
+        _, run = self.run(subject)
+        job = self.job(subject, run)
+        uid = job["metadata"]["uid"]
+        for name, about, kind in (("a", uid, "Warning"), ("b", "another", "Warning"), ("c", uid, "Normal")):
+            record_event(stage, name, about, kind)
+        (told,) = subject.cluster.job_warnings(job)
+        assert (told["message"], told["lastTimestamp"]) == ("said a", "2026-01-01T00:00:00Z")
+
+
+def record_event(stage: Stage, name: str, uid: str, kind: str) -> None:
+    """As training-operator records it on its jobs."""
+    event = {
+        "metadata": {"name": name, "namespace": stage.namespace},
+        "involvedObject": {"kind": "PyTorchJob", "namespace": stage.namespace, "name": "a-a0", "uid": uid},
+        "type": kind,
+        "reason": "FailedCreatePod",
+        "message": f"said {name}",
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }
+    stage.api.create(f"/api/v1/namespaces/{stage.namespace}/events", event)
+
 
 @contextmanager
 def watching(cluster: KubeCluster, namespace: str, configuration: client.Configuration) -> Iterator[None]:

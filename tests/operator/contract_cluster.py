@@ -241,7 +241,7 @@ class ClusterContract:
     def test_a_job_without_trouble_has_no_warning(self, subject: Subject) -> None:
         """Words are asked for only where pods are missing."""
         _, run = self.run(subject)
-        assert subject.cluster.job_warning(self.job(subject, run)) == ""
+        assert subject.cluster.job_warnings(self.job(subject, run)) == []
 
     def test_pods_may_be_listed_anew(self, subject: Subject) -> None:
         """What the API server has now, whatever the watches have shown."""

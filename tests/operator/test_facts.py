@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from trainrun_api.contract import Label
-from trainrun_operator.facts import job_facts, node_facts, pod_facts
+from trainrun_operator.facts import job_facts, newest_warning, node_facts, pod_facts
 from trainrun_operator.job_controller import REPLICA_INDEX_LABEL
 from trainrun_operator.kube.trim import trimmed
 
@@ -236,3 +236,36 @@ def test_the_image_that_runs_is_known_with_its_digest():
     obj = pod({"containerStatuses": [{"name": "pytorch", "imageID": "r/t@sha256:1", "state": {}}]})
     for seen in (obj, trimmed("Pod", obj)):
         assert pod_facts(seen, "run-uid", [], is_departed=False).image_id == "r/t@sha256:1"
+
+
+ACCOUNT, QUOTA, QUOTA_TOO = (
+    "error looking up service account",
+    "exceeded quota: a-a0-worker-0",
+    "exceeded quota: a-a0-worker-1",
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ([], ""),
+        ([(ACCOUNT, 0), (QUOTA, 600)], QUOTA),
+        ([(QUOTA, 0), (ACCOUNT, 600)], ACCOUNT),
+        ([(QUOTA_TOO, 600), (QUOTA, 595)], QUOTA),
+        ([(QUOTA_TOO, 600), (QUOTA, 594)], QUOTA_TOO),
+    ],
+    ids=["nothing", "a trouble that has passed", "a new one", "the same of two pods", "only the newest"],
+)
+def test_the_newest_warning_is_told(told, text):
+    """Events are kept for an hour; of one trouble the words must not change with the pod."""
+    times = [(message, (T0 + timedelta(seconds=after)).isoformat()) for message, after in told]
+    assert newest_warning({"message": message, "lastTimestamp": time} for message, time in times) == text
+
+
+@pytest.mark.parametrize(
+    "time", [{"eventTime": "2026-01-01T00:10:00.000000Z"}, {"eventTime": None}], ids=["one", "none"]
+)
+def test_a_warning_that_is_not_counted_has_another_time(time):
+    """Of its only telling, or of its creation."""
+    newer = {"message": QUOTA, "lastTimestamp": None, "metadata": {"creationTimestamp": "2026-01-01T00:10:00Z"}} | time
+    assert newest_warning([{"message": ACCOUNT, "lastTimestamp": "2026-01-01T00:00:00Z"}, newer]) == QUOTA

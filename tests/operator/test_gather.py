@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from trainrun_operator.clock import Clock
-from trainrun_operator.cluster import Key
+from trainrun_operator.cluster import Key, Object
 from trainrun_operator.core.pytorchjob import render
 from trainrun_operator.gather import Gatherer
 from trainrun_operator.senses import Senses
@@ -25,7 +25,7 @@ def test_missing_pods_are_asked_about_when_they_are_late(seconds: int, warning: 
     clock = FakeClock()
     cluster = FakeCluster(clock)
     key = without_pods(cluster, clock)
-    cluster.warnings["a-a0"] = "exceeded quota"
+    cluster.warnings["a-a0"] = [warned("exceeded quota")]
     clock.advance(seconds)
     assert warnings(gatherer(cluster, clock), key) == [warning]
 
@@ -36,7 +36,7 @@ def test_a_glance_tells_what_an_event_says() -> None:
     cluster = FakeCluster(clock)
     key, gathers = without_pods(cluster, clock), gatherer(cluster, clock)
     gathers.gather(key)
-    cluster.warnings["a-a0"] = "exceeded quota"
+    cluster.warnings["a-a0"] = [warned("exceeded quota")]
     calls: list[str] = []
     cluster.before = calls.append
     told = []
@@ -44,7 +44,7 @@ def test_a_glance_tells_what_an_event_says() -> None:
         clock.advance(seconds)
         glanced = gathers.glance(key)
         assert glanced is not None
-        told += [(job.warning, calls.count("job_warning")) for job in glanced.observed.jobs]
+        told += [(job.warning, calls.count("job_warnings")) for job in glanced.observed.jobs]
     assert told == [("", 0), ("exceeded quota", 1), ("exceeded quota", 1), ("exceeded quota", 2)]
     assert not {"get_run", "get_job"} & set(calls)
 
@@ -54,7 +54,7 @@ def test_runs_that_wait_together_ask_in_turn() -> None:
     clock = FakeClock()
     cluster = FakeCluster(clock)
     keys = [without_pods(cluster, clock, f"r{number}") for number in range(10)]
-    cluster.warnings |= {f"r{number}-a0": "exceeded quota" for number in range(10)}
+    cluster.warnings |= {f"r{number}-a0": [warned("exceeded quota")] for number in range(10)}
     gathers = gatherer(cluster, clock)
     clock.advance(3)
     told = []
@@ -71,7 +71,7 @@ def test_missing_pods_are_asked_about_every_ten_seconds() -> None:
     key, gathers = without_pods(cluster, clock), gatherer(cluster, clock)
     told = []
     for second in range(3, 24):
-        cluster.warnings["a-a0"] = f"said after {second} s"
+        cluster.warnings["a-a0"] = [warned(f"said after {second} s")]
         clock.advance(3 if second == 3 else 1)
         told += warnings(gathers, key)
     assert sorted(set(told)) == ["said after 13 s", "said after 23 s", "said after 3 s"]
@@ -132,6 +132,11 @@ def without_pods(cluster: FakeCluster, clock: Clock, name: str = "a") -> Key:
     run = cluster.replace_run_status({**run, "status": {"attempts": [attempt]}})
     cluster.create_job(render(run, 0, (), 2))
     return key
+
+
+def warned(message: str) -> Object:
+    """A Warning Event."""
+    return {"message": message, "lastTimestamp": "2026-01-01T00:00:00Z"}
 
 
 def warnings(gathers: Gatherer, key: Key) -> list[str]:

@@ -135,11 +135,11 @@ class KubeCluster:
         """Its pods follow in the background."""
         self._client.delete("PyTorchJob", key, uid=uid)
 
-    def job_warning(self, job: Object) -> str:
-        """The first by alphabet, so that the same trouble of many pods is told in the same words."""
+    def job_warnings(self, job: Object) -> list[Object]:
+        """By its uid, live; the API server keeps them for an hour."""
         fields = f"involvedObject.uid={job['metadata']['uid']},type=Warning"
         pages = self._client.pages("Event", job["metadata"]["namespace"], fields=fields)
-        return min((str(event.get("message", "")) for page in pages for event in page["items"]), default="")
+        return [event for page in pages for event in page["items"]]
 
     def list_pods(self, run: Key) -> list[Object]:
         """Pods with the run's label. A node that one of them names and no watch has shown is read live first, once:

@@ -204,9 +204,9 @@ class LocalCluster:
         """Delete a PyTorchJob; its pods follow with their own grace."""
         self._store.delete("PyTorchJob", key, uid=uid)
 
-    def job_warning(self, job: Object) -> str:
+    def job_warnings(self, job: Object) -> list[Object]:
         """Nobody refuses pods here."""
-        return ""
+        return []
 
     def list_pods(self, run: Key) -> list[Object]:
         """Pods with the run's label."""

@@ -46,7 +46,7 @@ class FakeCluster:
         self.answer: Callable[[Object], ProgressAnswer] = lambda pod: ProgressAnswer(None, REFUSED)
         self.while_deleting: Callable[[], None] = lambda: None
         """What others do while a pod is removed by force."""
-        self.warnings: dict[str, str] = {}
+        self.warnings: dict[str, list[Object]] = {}
         """Warning Events on jobs, by the job's name."""
         self._departed: dict[str, tuple[datetime, Object]] = {}
         self._fleet: Object | None = None
@@ -109,10 +109,10 @@ class FakeCluster:
         self.store.delete("PyTorchJob", key, uid=uid)
         self._wrote("delete_job")
 
-    def job_warning(self, job: Object) -> str:
+    def job_warnings(self, job: Object) -> list[Object]:
         """Whatever `warnings` says."""
-        self.before("job_warning")
-        return self.warnings.get(job["metadata"]["name"], "")
+        self.before("job_warnings")
+        return self.warnings.get(job["metadata"]["name"], [])
 
     def list_pods(self, run: Key) -> list[Object]:
         """Pods with the run's label."""
