@@ -106,6 +106,15 @@ def root_cause(pods: Iterable[PodFacts]) -> Finding | None:
     return min(causes, key=lambda f: (f.rank, _time(f)), default=None)
 
 
+def behind(found: Finding, pods: Iterable[PodFacts]) -> Finding:
+    """What an echo is the echo of: where the platform takes a pod away, its peers may have stopped with it and be gone
+    before its own end is reported, which its kubelet does when the last container and the network are gone."""
+    if found.cause not in MAY_BE_ECHO:
+        return found
+    taken = (_by_platform(pod) for pod in pods if pod.deleted_at is not None and not pod.has_ended)
+    return next((f for f in taken if f is not None), found)
+
+
 def _time(f: Finding) -> float:
     return f.at.timestamp() if f.at else _NEVER
 

@@ -235,6 +235,54 @@ def test_pods_cleaned_up_after_a_failure_explain_nothing(other, expected):
     assert cause(decide(running(pods=pods, jobs=(make_job(has_failed=True),)))) == expected
 
 
+EVICTED = {"disruption": "EvictionByEvictionAPI", "deleted_at": ago(6), "terminates_by": ago(-114)}
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        ended_pod(0, 10, words(10), seconds_ago=3),
+        ended_pod(0, 143, seconds_ago=3),
+        ended_pod(0, 1, words(1, cause="PeerLost"), seconds_ago=5),
+        make_pod(0, is_departed=True),
+    ],
+    ids=["stopped", "terminated", "peer lost", "gone"],
+)
+def test_a_drained_pod_whose_end_is_not_reported_yet_is_the_cause_of_its_peers_ends(echo):
+    """All have saved; the kubelet tells of a pod's end when its last container and its network are gone."""
+    decision = decide(running(pods=(echo, make_pod(1, **EVICTED))))
+    assert (decision.rule, cause(decision), decision.reason) == ("attempt_failed", "Drained", "Restarting")
+    assert decision.status["failure"]["evidence"] == ["Pod a-a0-worker-1 was disrupted (EvictionByEvictionAPI)."]
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected"),
+    [
+        ((ended_pod(0, 1, words(1)), make_pod(1, **EVICTED)), "ProgramError"),
+        ((ended_pod(0, 22, words(22)), make_pod(1, **EVICTED)), "DeviceOutOfMemory"),
+        ((ended_pod(0, 10, words(10)), make_pod(1, disruption="EvictionByEvictionAPI")), "Stopped"),
+        ((ended_pod(0, 10, words(10)), make_pod(1, deleted_at=ago(6))), "Stopped"),
+        ((ended_pod(0, 10, words(10)), make_pod(1, 7, **EVICTED)), "Stopped"),
+    ],
+    ids=["program error", "contract code", "not deleted so far", "deleted by somebody", "another attempt"],
+)
+def test_a_drain_that_is_under_way_explains_only_what_it_brings_about(pods, expected):
+    """An error is the program's own, and a pod that nobody has told to end stops none of its peers."""
+    assert cause(decide(running(pods=pods))) == expected
+
+
+def test_a_program_error_beside_a_drain_has_the_usual_time_to_be_told():
+    """The lost peer may have raised: of that the price is another."""
+    survivor = ended_pod(0, 1, words(1, cause="PeerLost"), seconds_ago=3)
+    assert decide(running(pods=(survivor, make_pod(1, **EVICTED)))).reason == "FailureSettling"
+
+
+def test_pods_of_a_deleted_job_may_save_also_when_one_is_drained():
+    """Aborting them at once would cost their last steps."""
+    pods = (ended_pod(0, 10, words(10)), make_pod(1, **EVICTED))
+    assert decide(running(pods=pods, jobs=())).rule == "job_deleted"
+
+
 def test_a_replaced_pod_is_the_cause_of_its_peers_errors():
     """The job was alive when the pod went: somebody deleted it."""
     pods = (make_pod(0, is_departed=True), make_pod(0, uid="new"), ended_pod(1, 1, words(1)))

@@ -72,7 +72,8 @@ def node_lost(situation: Situation) -> Choice | None:
 
 def attempt_failed(situation: Situation) -> Choice | None:
     """A pod failed: the cause is a contract code before the platform's word before exit 1, then the earliest.
-    A bare program error waits 2 s for other pods' words. A job that is over without any word costs nothing."""
+    A bare program error waits 2 s for other pods' words; a mere stop is then put down to a drain or preemption that is
+    under way. A job that is over without any word costs nothing."""
     finding = verdict.root_cause(spares.explaining(situation)) or _ended_unheard(situation)
     if finding is None or (finding.cause in verdict.MAY_BE_ECHO and (_is_job_gone(situation) or _is_queued(situation))):
         return None
@@ -82,7 +83,7 @@ def attempt_failed(situation: Situation) -> Choice | None:
         if situation.now < ready_at:
             facts = {"attempt": situation.current.number}
             return Choice(reasons.FAILURE_SETTLING, facts, wake=ready_at, is_suspect=True)
-    return fail(situation, refined(finding))
+    return fail(situation, refined(verdict.behind(finding, situation.pods)))
 
 
 def container_uncreatable(situation: Situation) -> Choice | None:
