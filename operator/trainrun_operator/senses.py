@@ -142,8 +142,10 @@ def _silent(known: AgentFacts | None, why: str, now: datetime) -> AgentFacts:
 
 
 def _heard(known: AgentFacts | None, heard: AgentFacts) -> AgentFacts:
-    """By a peer: that ends a silence only if it was after its beginning."""
-    if known is None or known.silent_since is None or heard.heard_at is None or heard.heard_at > known.silent_since:
+    """By a peer: that is news only if it was after the last answer that is known, or after the silence began."""
+    assert heard.heard_at is not None
+    told_at = known.silent_since or known.heard_at if known is not None else None
+    if known is None or told_at is None or heard.heard_at > told_at:
         return heard
     return replace(known, heard_at=max(known.heard_at or heard.heard_at, heard.heard_at))
 

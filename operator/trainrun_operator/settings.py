@@ -51,6 +51,5 @@ def local() -> Settings:
         poll_healthy_seconds=1.0,
         poll_suspect_seconds=0.25,
         poll_parallel=8,
-        peer_silent_seconds=3.0,
         progress_pass_seconds=5.0,
     )

@@ -14,6 +14,7 @@ from trainrun_operator.settings import Settings, local
 from trainrun_operator.testing import FakeClock, FakeCluster
 from trainrun_operator.testing.simulation import Simulation
 from trainrun_operator.testing.world import World
+from trainrun_trainer.agent import peers
 
 
 def test_threads_carry_a_run_to_its_first_job_and_stop_when_told():
@@ -246,3 +247,9 @@ def test_settings_for_one_machine_only_ask_more_often():
     """The same machinery."""
     assert local().poll_suspect_seconds < Settings().poll_suspect_seconds
     assert local().poll_timeout_seconds == Settings().poll_timeout_seconds
+
+
+@pytest.mark.parametrize("settings", [Settings(), local()], ids=["cluster", "one machine"])
+def test_a_peer_that_answers_each_question_of_worker_0_is_not_silent(settings):
+    """Just before the next answer the last one is as old as their interval and the time to answer."""
+    assert settings.peer_silent_seconds > peers.ASK_EVERY_SECONDS + peers.ANSWER_SECONDS

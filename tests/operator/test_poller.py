@@ -77,6 +77,7 @@ def test_what_has_been_told_is_told_again_only_if_more_is_heard(stage):
     stage.poller.poll(KEY, suspect)
     assert len(stage.asked) == 3
     assert stage.news == [KEY]
+    stage.clock.advance(5)
     stage.answers[2] = ProgressAnswer(None, "timeout")
     stage.poller.poll(KEY, suspect)
     assert stage.news == [KEY] * 3

@@ -86,6 +86,15 @@ def test_a_peer_that_answers_itself_is_not_silent_because_worker_0_does_not_hear
     assert facts.agents[2].silent_since is None
 
 
+@pytest.mark.parametrize(("age", "ranks"), [(2.5, {1}), (0.5, set())], ids=["older", "newer"])
+def test_what_a_peer_heard_before_replaces_no_newer_answer(senses, age, ranks):
+    """A spare has just said that it took a seat; worker 0 passes on what it said before, or what it says since."""
+    senses.note_answer(KEY, 0, 2, said(workers=[{"pod_index": 2, "rank": 1}]), ago(1))
+    facts = senses.note_answer(KEY, 0, 0, said(heard={"2": age}, workers=[{"pod_index": 0, "rank": 0}]), NOW)
+    assert facts.agents[2].ranks == ranks
+    assert facts.agents[2].heard_at == ago(min(age, 1))
+
+
 @pytest.mark.parametrize(
     ("seconds_later", "generation", "step", "kept"),
     [(0, 0, 8, 9), (0, 0, 10, 10), (0, 1, 2, 2), (5, 0, 8, 8)],
