@@ -98,6 +98,15 @@ def test_a_lost_spare_is_replaced_and_disturbs_nobody(how: str) -> None:
     assert (status["attempts"][0]["replaced"], status["attempts"][0].get("inplaceRestarts", 0)) == (1, 0)
 
 
+def test_an_operator_that_begins_asks_who_trains_before_it_stops_all_for_a_marked_node() -> None:
+    """The spare's node was marked while nobody looked."""
+    sim, key = with_spares(nodes=4)
+    sim.operators[0] = sim._start()
+    sim.world.mark_node(node_of(sim.world, key, 2), "UnschedulablePendingReplacement")
+    status = sim.finish(key)
+    assert (status["result"], causes(status), status["attempts"][0]["replaced"]) == ("Succeeded", ["Done"], 1)
+
+
 def test_a_marked_members_node_is_left_by_a_save_stop() -> None:
     """It still works, so nothing need be lost."""
     sim, key = with_spares(nodes=5)

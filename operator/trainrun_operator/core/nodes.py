@@ -68,7 +68,7 @@ def judge(situation: Situation) -> NodeVerdicts:
             verdicts.lost[node.name] = "its Node object is gone"
         elif node.ready is not True:
             _judge_not_ready(situation, pod, node, verdicts)
-        elif node.mark and not pod.has_ended:
+        elif node.mark and not pod.has_ended and spares.mark_waits_until(situation, pod) is None:
             verdicts.marked[node.name] = f"HyperPod marks it {node.mark}" + (f", {node.fault}" if node.fault else "")
     return verdicts
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from trainrun_operator.core.observed import NodeFacts, PodFacts
 from trainrun_operator.core.situation import Situation
-from trainrun_operator.core.stall import SILENCE_SECONDS
+from trainrun_operator.core.stall import SILENCE_SECONDS, silence_proven_at
 
 TAKEOVER_SECONDS = 20.0
 """From a member's silence until a spare should train in its place: 3 s until its heartbeat counts as ended, 1 s until
@@ -45,6 +45,22 @@ def left_out(situation: Situation) -> tuple[PodFacts, ...]:
     return tuple(pod for pod in _not_ended(situation) if pod.index not in seated and pod.index != 0)
 
 
+def mark_waits_until(situation: Situation, pod: PodFacts) -> datetime | None:
+    """Until when a mark on the pod's node waits for answers that may tell that the pod has no seat: an agent was not
+    asked so far, since the operator has just begun, or it has just missed an answer.
+
+    None: there is no mark, nothing is trained yet that a stop would cost, or the pod says that it has a seat.
+    """
+    node, agent = situation.observed.nodes.deviating.get(pod.node or ""), situation.agent(pod.index)
+    if not situation.current.spares or situation.current.first_step_at is None or node is None or not node.mark:
+        return None
+    if agent is not None and agent.ranks:
+        return None
+    is_asked = all(situation.agent(p.index) is not None for p in situation.living if p.phase == "Running")
+    until = silence_proven_at(situation) if is_asked else situation.now + timedelta(seconds=SILENCE_SECONDS)
+    return until if until is not None and situation.now < until else None
+
+
 def goes_on_without(situation: Situation, pod: PodFacts) -> bool:
     """Whether steps were made since the pod fell silent: where spares are, somebody else trains in its place."""
     since, step_at = situation.silent_since(pod), situation.last_step_at
@@ -67,11 +83,14 @@ def gone(situation: Situation) -> tuple[tuple[PodFacts, str], ...]:
 
 
 def look_again_at(situation: Situation) -> datetime | None:
-    """When a pod without a seat will have been silent, or stranded, for long enough; None: none is."""
+    """When a pod without a seat will have been silent, or stranded, for long enough, or a mark has waited to the end;
+    None: there is none."""
     without_seat = left_out(situation)
     times = [since + _patience(situation, p) for p in without_seat if (since := situation.silent_since(p)) is not None]
     stranded = (_stranded_since(situation, pod) for pod in without_seat)
     times += [since + timedelta(seconds=SILENCE_SECONDS) for since in stranded if since is not None]
+    waits = (mark_waits_until(situation, pod) for pod in situation.living)
+    times += [until for until in waits if until is not None]
     return min((moment for moment in times if moment > situation.now), default=None)
 
 

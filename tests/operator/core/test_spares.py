@@ -181,6 +181,42 @@ def test_a_spare_on_a_marked_node_is_removed_and_a_member_on_one_is_stopped_with
     assert decide(spared(well, NodeFacts("n1", **mark))).rule == "stop_wanted"
 
 
+MARKED = NodeFacts("n2", mark="UnschedulablePendingReplacement")
+
+
+@pytest.mark.parametrize(
+    ("agents", "wake"),
+    [
+        ({}, ago(-6)),
+        ({0: seat(0)}, ago(-6)),
+        ({0: seat(0), 1: silent(2), 2: WARM}, ago(-4)),
+        ({0: seat(0), 1: silent(20), 2: silent(5)}, ago(-1)),
+    ],
+    ids=["nobody asked yet", "not all asked yet", "a member missed an answer", "it missed one itself"],
+)
+def test_a_mark_waits_for_answers_that_may_tell_who_holds_the_seats(agents, wake):
+    """To stop all of them for the sake of a spare would be vain; everybody is asked meanwhile."""
+    decision = decide(spared(agents, MARKED))
+    assert (decision.rule, decision.next_wake) == ("attempt_runs", wake)
+    assert decision.watch is not None
+    assert decision.watch.ask_all
+
+
+@pytest.mark.parametrize(
+    ("agents", "changes"),
+    [
+        ({0: seat(0), 1: silent(6), 2: WARM}, {}),
+        ({0: seat(0), 1: silent(2), 2: seat(1)}, {}),
+        ({0: seat(0), 1: WARM, 2: WARM}, {}),
+        ({}, {"attempt": make_attempt(spares=1, first_step_at=None), "record": {"step_age_seconds": None}}),
+    ],
+    ids=["silence lasts", "it says that it has one", "answers do not tell", "nothing is trained yet"],
+)
+def test_a_mark_does_not_wait_for_what_answers_will_not_tell(agents, changes):
+    """The pod may hold a seat, so all save."""
+    assert decide(spared(agents, MARKED, **changes)).rule == "stop_wanted"
+
+
 @pytest.mark.parametrize(
     ("agents", "nodes", "changes"),
     [
