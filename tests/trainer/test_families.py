@@ -19,9 +19,9 @@ from trainrun_trainer.export import whole_model
 from trainrun_trainer.families import FAMILIES, by_mask, layers
 from trainrun_trainer.loss import IGNORED
 from trainrun_trainer.model import build_model, forward, refuse_if_documents_leak
+from trainrun_trainer.model_fit import refuse_unfit_model
 from trainrun_trainer.parallel import ParallelDims, parallelize
 from trainrun_trainer.rows import Slot
-from trainrun_trainer.setup import _refuse_rows_beyond_context
 from trainrun_trainer.step import slot_backward
 from trainrun_trainer.storage import LocalDirectory
 
@@ -161,7 +161,7 @@ def test_the_context_of_mpt_has_its_own_name(text: Path, tmp_path: Path) -> None
     folder = save_model(tmp_path, "mpt", max_seq_len=32)
     config = TrainConfig.model_validate(tiny_config(text, model={"path": str(folder)}))
     with pytest.raises(ConfigError, match=r"row_tokens=48 is longer .*\(max_seq_len=32\); use 32 or less"):
-        _refuse_rows_beyond_context(config)
+        refuse_unfit_model(config)
 
 
 @pytest.mark.parametrize("kind", ALL)

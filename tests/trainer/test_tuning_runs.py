@@ -14,11 +14,13 @@ from trainrun_api.train_config import TrainConfig
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.explain_step import open_run
 from trainrun_trainer.model import forward
-from trainrun_trainer.setup import _refuse_another_run, _refuse_rows_beyond_context
+from trainrun_trainer.model_fit import refuse_unfit_model
+from trainrun_trainer.setup import _refuse_another_run
 from trainrun_trainer.step import slot_backward
 from trainrun_trainer.storage import LocalDirectory
 from transformers import LlamaForCausalLM
 
+from tests.trainer.folders import save_model
 from tests.trainer.runs import Site, only_code, tiny_config
 
 SETS = ("describe", "continue")
@@ -65,15 +67,15 @@ def test_a_run_on_instruction_sets(text: Path, tmp_path: Path, sets: dict[str, A
 
 def test_a_row_beyond_the_context_is_refused(text: Path, tmp_path: Path) -> None:
     """Before any text is read."""
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 32}))
+    save_model(tmp_path, "llama", max_position_embeddings=32)
     raw = tiny_config(text, model={"path": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"data\.row_tokens=48 is longer than .*max_position_embeddings=32\); use 32"):
-        _refuse_rows_beyond_context(TrainConfig.model_validate(raw))
+        refuse_unfit_model(TrainConfig.model_validate(raw))
     raw["data"]["row_tokens"] = 32
-    _refuse_rows_beyond_context(TrainConfig.model_validate(raw))
+    refuse_unfit_model(TrainConfig.model_validate(raw))
     del raw["data"]["row_tokens"]
     with pytest.raises(ConfigError, match=r"data\.row_tokens=4096 is longer than .*=32\); use 32 or less"):
-        _refuse_rows_beyond_context(TrainConfig.model_validate(raw))
+        refuse_unfit_model(TrainConfig.model_validate(raw))
 
 
 def test_a_checkpoint_from_before_a_field_goes_on(text: Path) -> None:

@@ -75,9 +75,9 @@ FAMILIES: Mapping[str, Family] = {
 """By the model_type of config.json."""
 
 
-def family_of(model_type: str | None, where: str) -> Family:
+def family_of(model_type: object, where: str) -> Family:
     """The family; ConfigError naming the known ones. `where` begins the sentence."""
-    family = FAMILIES.get(model_type or "")
+    family = FAMILIES.get(str(model_type))
     if family is None:
         raise ConfigError(f"{where}: model_type={model_type}; this version trains {', '.join(sorted(FAMILIES))}")
     return family

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama as _preloaded  # noqa: F401 - the slow import, before a fork
 
 from trainrun_trainer.attention import DOCUMENTS, path_on, register
+from trainrun_trainer.base import read_settings, refuse_unreadable_weights
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES, family_of, refuse_what_cannot_be_isolated, set_dropout
 from trainrun_trainer.rows import Slot
@@ -118,7 +119,8 @@ def _random_start(
 
 def _load_folder(path: str, vocab_size: int, dropout: float) -> Any:
     where = f"config.model.path={path}"
-    family = family_of(_model_type(path), where)
+    family = family_of(read_settings(Path(path), where).get("model_type"), where)
+    refuse_unreadable_weights(Path(path), where)
     model_class = getattr(transformers, family.model_class)
     config = model_class.config_class.from_pretrained(path, local_files_only=True)
     refuse_what_cannot_be_isolated(config, where)
@@ -137,11 +139,3 @@ def _load_folder(path: str, vocab_size: int, dropout: float) -> Any:
             f"{model.config.vocab_size}; use the tokenizer of that folder"
         )
     return model
-
-
-def _model_type(path: str) -> str | None:
-    try:
-        found = json.loads((Path(path) / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config.model.path={path}: its config.json cannot be read ({error})") from error
-    return None if found is None else str(found)

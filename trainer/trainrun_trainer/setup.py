@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from trainrun_trainer.logs import log
 from trainrun_trainer.manifest import config_hash
 from trainrun_trainer.metrics import Metrics
 from trainrun_trainer.model import attention_of, build_model, refuse_if_documents_leak
+from trainrun_trainer.model_fit import refuse_unfit_model
 from trainrun_trainer.optimizer import make_optimizer, set_step, state_tensors
 from trainrun_trainer.parallel import ParallelDims, Shard, parallel_dims, parallelize
 from trainrun_trainer.plan import Plan, make_plan
@@ -42,8 +42,6 @@ from trainrun_trainer.stop import StopRequests
 from trainrun_trainer.storage import OpenStorage, Storage
 from trainrun_trainer.tokenizer import load_tokenizer
 
-CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len")
-"""What the context is called in config.json: most families, and MPT."""
 T = TypeVar("T")
 
 
@@ -88,7 +86,7 @@ def set_up(env: Environment, ranks: Ranks, open_storage: OpenStorage, started: f
     instants: dict[str, Any] = {"process_started": started, "rendezvous_done": time.time()}
 
     plan = make_plan(config, env.checkpoint.interval, ranks.world_size)
-    _refuse_rows_beyond_context(config)
+    ranks.decide(lambda: refuse_unfit_model(config))
     dims = parallel_dims(config.parallel, ranks.world_size)
     storage = open_storage(env.checkpoint.path)
     start = ranks.decide(lambda: _refused_by_storage(lambda: take_start(storage, env.resume, env.owner), env))
@@ -205,23 +203,6 @@ def _resolved(config: dict[str, Any]) -> dict[str, Any]:
         return TrainConfig.model_validate(config).model_dump(mode="json")
     except ValidationError:
         return config
-
-
-def _refuse_rows_beyond_context(config: TrainConfig) -> None:
-    """Before any text is read: a model has no positions for what lies behind its context."""
-    if config.model.path is None:
-        return
-    try:
-        sizes = json.loads((Path(config.model.path) / "config.json").read_text())
-    except (OSError, ValueError):
-        return  # building the model says so
-    for name in CONTEXT_NAMES:
-        limit = sizes.get(name)
-        if isinstance(limit, int) and config.data.row_tokens > limit:
-            raise ConfigError(
-                f"config.data.row_tokens={config.data.row_tokens} is longer than the context of "
-                f"config.model.path={config.model.path} ({name}={limit}); use {limit} or less"
-            )
 
 
 def _refuse_another_run(manifest: dict[str, Any], described: dict[str, Any]) -> None:
