@@ -21,6 +21,7 @@ from trainrun_trainer.base import read_settings, refuse_unreadable_weights
 from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES, family_of, refuse_what_cannot_be_isolated, set_dropout
 from trainrun_trainer.rows import Slot
+from trainrun_trainer.vocabulary import refuse_too_many_tokens
 
 ISOLATION_TOLERANCE = 1e-5
 """Largest difference of logits, relative to the largest logit if that is above 1."""
@@ -133,9 +134,5 @@ def _load_folder(path: str, vocab_size: int, dropout: float) -> Any:
     wrong = {kind: keys for kind, keys in wrong.items() if keys}
     if wrong:
         raise ConfigError(f"{where}: its tensors are not the model's: {json.dumps(wrong)[:600]}")
-    if vocab_size > model.config.vocab_size:
-        raise ConfigError(
-            f"config.data.tokenizer has {vocab_size} tokens but {where} embeds "
-            f"{model.config.vocab_size}; use the tokenizer of that folder"
-        )
+    refuse_too_many_tokens("config.data.tokenizer", vocab_size, model.config.vocab_size, where)
     return model

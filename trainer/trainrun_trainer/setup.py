@@ -26,7 +26,7 @@ from trainrun_trainer.logs import log
 from trainrun_trainer.manifest import config_hash
 from trainrun_trainer.metrics import Metrics
 from trainrun_trainer.model import attention_of, build_model, refuse_if_documents_leak
-from trainrun_trainer.model_fit import refuse_unfit_model
+from trainrun_trainer.model_fit import refuse_another_tokenizer, refuse_unfit_model
 from trainrun_trainer.optimizer import make_optimizer, set_step, state_tensors
 from trainrun_trainer.parallel import ParallelDims, Shard, parallel_dims, parallelize
 from trainrun_trainer.plan import Plan, make_plan
@@ -90,7 +90,7 @@ def set_up(env: Environment, ranks: Ranks, open_storage: OpenStorage, started: f
     dims = parallel_dims(config.parallel, ranks.world_size)
     storage = open_storage(env.checkpoint.path)
     start = ranks.decide(lambda: _refused_by_storage(lambda: take_start(storage, env.resume, env.owner), env))
-    data = _prepare_once(env, storage if env.data_path is None else open_storage(env.data_path), ranks)
+    data = _prepare_once(env, storage if env.data_path is None else open_storage(env.data_path), ranks, start)
     rows = TrainRows(config.data, data, plan, config.seed, device)
     held_out = _held_out(config, data)
 
@@ -127,9 +127,9 @@ def _refused_by_storage(act: Callable[[], T], env: Environment) -> T:
         raise StorageRefused(f"checkpoint.path={env.checkpoint.path} cannot be used: {error}") from error
 
 
-def _prepare_once(env: Environment, storage: Storage, ranks: Ranks) -> DataManifest:
+def _prepare_once(env: Environment, storage: Storage, ranks: Ranks, start: Start) -> DataManifest:
     data, texts = env.config.data, env.texts
-    prepared = ranks.decide(lambda: _refused_by_storage(lambda: prepare(data, storage, texts=texts), env))
+    prepared = ranks.decide(lambda: _refused_by_storage(lambda: _prepare(env, storage, start), env))
     if ranks.rank == 0:
         return prepared
     found = open_prepared(data, storage, texts)
@@ -139,6 +139,24 @@ def _prepare_once(env: Environment, storage: Storage, ranks: Ranks) -> DataManif
             "checkpoint.path must be one volume that all workers share"
         )
     return found
+
+
+def _prepare(env: Environment, storage: Storage, start: Start) -> DataManifest:
+    """Prepared text whose tokens are the model's; a tokenizer that lies in a folder is looked at before the text.
+
+    A run with a checkpoint has been asked before, and no longer needs what it was asked about.
+    """
+    config, words = env.config, env.config.data.tokenizer.path
+    if start.manifest is not None:
+        return prepare(config.data, storage, texts=env.texts)
+    is_prepared = open_prepared(config.data, storage, env.texts) is not None
+    early = None if words is None or is_prepared else Path(words)
+    if early is not None:
+        refuse_another_tokenizer(config, early)
+    prepared = prepare(config.data, storage, texts=env.texts)
+    if early is None:
+        refuse_another_tokenizer(config, prepared.folder / "tokenizer")
+    return prepared
 
 
 def _held_out(config: TrainConfig, data: DataManifest) -> HeldOut | None:

@@ -18,6 +18,7 @@ from trainrun_trainer.packing import HELD_OUT, PackedRows
 from trainrun_trainer.prepared import DataManifest
 from trainrun_trainer.rows import open_rows
 from trainrun_trainer.tokenizer import load_tokenizer
+from trainrun_trainer.vocabulary import Vocabulary, differing, told
 
 LARGEST_LOSS = 700.0
 """The exponential of more is no number."""
@@ -53,8 +54,13 @@ def _rows(loaded: Loaded, task: TextSet, field: str) -> list[Asked]:
     data = DataManifest(folder.name, folder, facts)
     if task.source not in data.source_names:
         raise ConfigError(f"{field}.source={task.source!r}: the data has {', '.join(data.source_names)}")
-    if load_tokenizer(folder / "tokenizer").get_vocab() != loaded.tokenizer.get_vocab():
-        raise ConfigError(f"{field}.prepared={folder}: its tokenizer is not the model's; give the text itself by path")
+    rows_of, models = (Vocabulary(of.get_vocab()) for of in (load_tokenizer(folder / "tokenizer"), loaded.tokenizer))
+    differ = differing(rows_of, models)
+    if differ:
+        raise ConfigError(
+            f"{field}.prepared={folder}: its tokenizer is not the model's ({told(differ, rows_of, models)}); give the "
+            "text itself by path"
+        )
     rows = open_rows(data, task.source, HELD_OUT)
     return [one for row in range(min(rows.num_rows, task.max_documents)) for one in _pieces(rows, row)]
 

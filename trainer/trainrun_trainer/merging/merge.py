@@ -21,6 +21,7 @@ from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.merging import methods
 from trainrun_trainer.model_folder import DTYPES, ModelFolder, make_folder, write_tensors
 from trainrun_trainer.units import NOBODY, Units
+from trainrun_trainer.vocabulary import Vocabulary, differing, told
 
 TOKENIZER = "tokenizer.json"
 WHOLE = 1.0
@@ -105,13 +106,12 @@ def _refuse_other_tokens(base: ModelFolder, other: ModelFolder) -> None:
     files = [model.path / TOKENIZER for model in (base, other)]
     if not all(file.exists() for file in files):
         return
-    then, now = (Tokenizer.from_file(str(file)).get_vocab() for file in files)
-    differing = sorted(token for token in {*then, *now} if then.get(token) != now.get(token))
-    if differing:
-        token = differing[0]
+    then, now = (Vocabulary(Tokenizer.from_file(str(file)).get_vocab()) for file in files)
+    differ = differing(then, now)
+    if differ:
         raise ConfigError(
-            f"{other.path}: its tokenizer gives {token!r} the number {now.get(token)}, but that of {base.path} "
-            f"{then.get(token)} ({len(differing)} tokens differ); merge models of one vocabulary"
+            f"{other.path}: its tokenizer is not that of {base.path} ({told(differ, now, then)}); merge models of one "
+            "vocabulary"
         )
 
 
