@@ -7,6 +7,10 @@ from typing import Any
 
 BASELINE, MODEL = "baseline", "model"
 RESULT = "evaluation.json"
+OTHER_TOKENS = "other_tokens"
+"""Of a column: in what its tokenizer is not the first column's; absent where it is."""
+PERPLEXITY = "perplexity"
+"""With it begin the measures of which less is better, and which are means over tokens."""
 ROUGE = ("rouge1", "rouge2", "rougeL")
 TITLES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "exact_match": "exact match"}
 
@@ -14,7 +18,7 @@ TITLES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "exact_
 def measures(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
     """(measure, {column: value}) for every line of the table."""
     for name, columns in result["perplexity"].items():
-        yield f"perplexity, {name}", {column: of["perplexity"] for column, of in columns.items()}
+        yield f"{PERPLEXITY}, {name}", {column: of["perplexity"] for column, of in columns.items()}
     for name, columns in result["questions"].items():
         for measure in (*ROUGE, "exact_match"):
             yield f"{TITLES[measure]}, {name}", {column: of[measure] for column, of in columns.items()}

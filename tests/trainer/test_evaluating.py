@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from trainrun_api.data_config import TokenizerConfig
 from trainrun_api.stage_config import Labels, Questions, Tasks, TextSet
 from trainrun_trainer.corpus.instructions import instruction_prompt
 from trainrun_trainer.errors import ConfigError, DataError
@@ -24,10 +26,11 @@ from trainrun_trainer.evaluating.questions import Question, compare, generate, r
 from trainrun_trainer.evaluating.run import run
 from trainrun_trainer.evaluating.scoring import Asked, Loaded
 from trainrun_trainer.settings import parse
+from trainrun_trainer.tokenizer import make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.conftest import chapters
-from tests.trainer.models import save, tiny, tokenizer
+from tests.trainer.models import VOCAB, save, tiny, tokenizer
 from tests.trainer.runs import Site
 
 LABELS = {"scripture": " holy", "manual": " code"}
@@ -175,6 +178,45 @@ def test_the_baseline_stands_beside_every_measure(place: Path, evaluated: dict[s
         assert f"| {title} | " in page
     assert json.loads((place / "out" / "evaluation.json").read_text()) == evaluated
     assert evaluated["columns"]["model"]["files"].keys() == {"config.json", "model.safetensors"}
+
+
+def of_other_tokens(root: Path) -> Path:
+    """A model with as many tokens as the others have, of Python's documentation."""
+    words = make_tokenizer(TokenizerConfig(vocab_size=VOCAB), (topics[name] for name in sorted(topics)[:8]))
+    return save(tiny(0), words, root)
+
+
+def test_perplexities_over_other_tokens_are_not_compared(place: Path, tmp_path: Path) -> None:
+    """Of a text cut into fewer tokens each is harder to tell: the number says nothing beside the other one."""
+    tasks = parse(Tasks, {"perplexity": {"general": {"path": str(place / "general.jsonl"), "max_ratio": 1e-9}}}, "")
+    inputs = {"model": str(of_other_tokens(tmp_path / "m")), "baseline": str(place / "baseline"), "out": str(tmp_path)}
+    found = run(tasks, inputs)
+    assert found["columns"]["model"]["other_tokens"].endswith("tokens differ")
+    assert "other_tokens" not in found["columns"]["baseline"]
+    [warning] = [warning for warning in found["warnings"] if not warning.startswith("baseline")]
+    assert warning.startswith("model has another tokenizer than that of baseline, so that their perplexities")
+    page = (tmp_path / "evaluation.md").read_text()
+    assert warning in page and re.search(r"perplexity, general \| [\d.]+ \| [\d.]+ \(other tokens\) \|", page)
+
+
+def test_added_tokens_do_not_keep_models_apart(place: Path, tmp_path: Path) -> None:
+    """A token for padding cuts no text otherwise: what is lost is told as ever."""
+    words = AutoTokenizer.from_pretrained(place / "model")
+    words.add_special_tokens({"pad_token": "<pad>"})
+    save(tiny(1, vocab_size=VOCAB + 1), words, tmp_path / "padded")
+    tasks = parse(Tasks, {"perplexity": {"general": {"path": str(place / "general.jsonl"), "max_ratio": 1e-9}}}, "")
+    found = run(tasks, {"model": str(tmp_path / "padded"), "baseline": str(place / "baseline"), "out": str(tmp_path)})
+    assert "other_tokens" not in found["columns"]["model"]
+    assert found["warnings"][-1].startswith("model has lost on general: ")
+    assert "(other tokens)" not in (tmp_path / "evaluation.md").read_text()
+
+
+def test_rows_of_other_tokens_are_refused(undisturbed: Callable[[int], Site], tmp_path: Path) -> None:
+    """Their numbers mean nothing to the model."""
+    [data] = (undisturbed(1).store / "data").iterdir()
+    task = TextSet(prepared=str(data), source="domain")
+    with pytest.raises(ConfigError, match=r"^x\.prepared=.*: its tokenizer is not the model's \('.*differ\); give the"):
+        perplexity(opened(of_other_tokens(tmp_path)), task, "x")
 
 
 def test_samples_show_prompt_reference_and_every_answer(place: Path, evaluated: dict[str, Any]) -> None:

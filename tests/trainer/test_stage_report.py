@@ -120,6 +120,20 @@ def test_stages_with_one_baseline_share_a_table(tmp_path: Path) -> None:
     assert first.values["perplexity, law"] == {"base": 739.0, "cpt-0": 95.0, "cpt-1": 96.0}
 
 
+def test_perplexities_over_other_tokens_are_neither_better_nor_worse(tmp_path: Path) -> None:
+    """The numbers stand there, without a change; all other measures are compared as ever."""
+    found = folders.evaluation(tmp_path, "base", "law")
+    found["columns"]["model"]["other_tokens"] = "'a' is 1, there 2; 1 token differs"
+    folders.train_stage(tmp_path, "base", 0, (7.0, 5.0))
+    folders.train_stage(tmp_path, "law", 40, (6.0, 5.0))
+    folders.evaluate_stage(tmp_path, "measured", 80, found)
+    page = report(tmp_path, ["base", "law", "measured"])
+    assert "law, beside its baseline, base. Better on 3 measures: ROUGE-1 on terms" in page.text
+    assert "Its perplexities are over other tokens than the baseline's, and are not compared." in page.text
+    assert "perplexity, law 739.0 95.6 -" in page.text.replace(UNKNOWN, "-")
+    assert "fell from" not in page.text and "Worse on" not in page.text
+
+
 def test_models_from_elsewhere_have_their_folders_names(tmp_path: Path) -> None:
     """A stage of the run that is not on the page is known by its folder, too."""
     found = folders.evaluation(tmp_path, "base", "law")

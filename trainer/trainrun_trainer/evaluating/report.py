@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainrun_api.evaluation import measures
+from trainrun_api.evaluation import OTHER_TOKENS, PERPLEXITY, measures
 
 SAMPLES_SHOWN = 3
 CHARACTERS_SHOWN = 300
@@ -16,7 +16,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     columns = list(result["columns"])
     lines = ["# Evaluation", "", f"| measure | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
     for title, values in measures(result):
-        cells = [cell(values.get(column)) for column in columns]
+        cells = [_marked(cell(values.get(column)), title, of) for column, of in result["columns"].items()]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += ["", "Perplexity: lower is better. All other measures: higher is better.", ""]
     lines += [f"- **{warning}**" for warning in result["warnings"]]
@@ -33,6 +33,11 @@ def cell(value: float | None) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _marked(text: str, title: str, column: Mapping[str, Any]) -> str:
+    """So that nobody compares what is no measure of the same."""
+    return f"{text} (other tokens)" if title.startswith(PERPLEXITY) and OTHER_TOKENS in column else text
 
 
 def _samples(result: Mapping[str, Any]) -> Iterator[str]:

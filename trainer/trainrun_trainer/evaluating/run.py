@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainrun_api.evaluation import BASELINE, MODEL, RESULT
+from trainrun_api.evaluation import BASELINE, MODEL, OTHER_TOKENS, RESULT
 from trainrun_api.stage_config import Tasks
 
 from trainrun_trainer.errors import ConfigError
@@ -19,6 +19,7 @@ from trainrun_trainer.evaluating.questions import compare, generate, read_output
 from trainrun_trainer.evaluating.scoring import Loaded
 from trainrun_trainer.model_folder import ModelFolder
 from trainrun_trainer.units import NOBODY, Units
+from trainrun_trainer.vocabulary import Vocabulary, differing, told
 
 TABLE, SAMPLES = "evaluation.md", "samples.jsonl"
 Columns = dict[str, dict[str, Any]]
@@ -54,9 +55,13 @@ def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path, unit
         "columns": {}, "tasks": config.model_dump(mode="json"), "perplexity": {}, "questions": {}, "labels": {},
         "lm_eval": {}, "samples": [], "warnings": [],
     }  # fmt: skip
+    firsts: Vocabulary | None = None
     for column, folder in folders:
         result["columns"][column] = ModelFolder(folder).facts()
         loaded = Loaded.open(folder, config)
+        words = Vocabulary.of(loaded.tokenizer)
+        firsts = firsts or words
+        result["columns"][column] |= _other_tokens(words, firsts)
         for name, texts in config.perplexity.items():
             measured = perplexity(loaded, texts, f"perplexity.{name}")
             result["perplexity"].setdefault(name, {})[column] = measured
@@ -75,8 +80,16 @@ def evaluate(config: Tasks, folders: Iterable[tuple[str, Path]], out: Path, unit
             units.done()
     models_first = sorted(result["columns"].items(), key=lambda column: "files" not in column[1])
     result["columns"] = dict(models_first)
-    result["warnings"] = list(_losses(config, result["perplexity"]))
+    result["warnings"] = list(_losses(config, result["perplexity"], result["columns"]))
+    if config.perplexity:
+        result["warnings"] += _apart(result["columns"])
     return result
+
+
+def _other_tokens(words: Vocabulary, firsts: Vocabulary) -> dict[str, str]:
+    """Why the perplexities of a column are not to be compared with the first one's, if that is so."""
+    differ = differing(words, firsts)
+    return {OTHER_TOKENS: told(differ, words, firsts)} if differ else {}
 
 
 def _ask(config: Tasks, name: str, loaded: Loaded, column: str, result: dict[str, Any]) -> None:
@@ -96,14 +109,25 @@ def _ask(config: Tasks, name: str, loaded: Loaded, column: str, result: dict[str
             result["samples"].append({"set": name, "column": of, **question.facts(), "output": text})
 
 
-def _losses(config: Tasks, found: Mapping[str, Columns]) -> Iterable[str]:
+def _apart(columns: Mapping[str, Any]) -> Iterable[str]:
+    """Sentences about columns whose perplexity is the mean over other tokens than the first one's."""
+    first = next(iter(columns))
+    for column, of in columns.items():
+        if OTHER_TOKENS in of:
+            yield (
+                f"{column} has another tokenizer than that of {first}, so that their perplexities cannot be compared: "
+                f"{of[OTHER_TOKENS]}"
+            )
+
+
+def _losses(config: Tasks, found: Mapping[str, Columns], facts: Mapping[str, Any]) -> Iterable[str]:
     """Sentences about sets on which a model has become worse than the task allows."""
     for name, columns in found.items():
         most = config.perplexity[name].max_ratio
         first = next(iter(columns))
         before = columns[first]["perplexity"]
         for column, of in columns.items():
-            if most is not None and of["perplexity"] > most * before:
+            if most is not None and OTHER_TOKENS not in facts[column] and of["perplexity"] > most * before:
                 ratio = of["perplexity"] / before
                 yield (
                     f"{column} has lost on {name}: perplexity {of['perplexity']:.1f} is {ratio:.2f} times that of "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from trainrun_api.contract import CheckpointLayout
-from trainrun_api.evaluation import BASELINE, MODEL, measures
+from trainrun_api.evaluation import BASELINE, MODEL, OTHER_TOKENS, PERPLEXITY, measures
 from trainrun_api.page.words import UNKNOWN, plural
 
 from trainrun_trainer.reporting.records import Stage
@@ -30,14 +30,18 @@ class Measure:
 
     title: str
     values: Mapping[str, float]
+    other_tokens: Set[str] = frozenset()
+    """Columns whose tokenizer is not the baseline's."""
 
     @property
     def is_perplexity(self) -> bool:
         """Lower is better; otherwise higher is."""
-        return self.title.startswith("perplexity")
+        return self.title.startswith(PERPLEXITY)
 
     def verdict(self, baseline: str, column: str) -> Verdict | None:
-        """The column against the baseline; None where one of them was not measured."""
+        """The column against the baseline; None where one of them was not measured, or over other tokens."""
+        if self.is_perplexity and column in self.other_tokens:
+            return None
         before, after = self.values.get(baseline), self.values.get(column)
         if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
             return None
@@ -54,6 +58,8 @@ class Comparison:
     models: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     """Systems whose answers came from files."""
+    other_tokens: set[str] = field(default_factory=set)
+    """Models whose tokenizer is not the baseline's."""
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     """Measure -> column -> value."""
     samples: dict[tuple[str, int, str], dict[str, Any]] = field(default_factory=dict)
@@ -63,7 +69,7 @@ class Comparison:
     @property
     def measures(self) -> list[Measure]:
         """The table's lines."""
-        return [Measure(title, values) for title, values in self.values.items()]
+        return [Measure(title, values, self.other_tokens) for title, values in self.values.items()]
 
     def count(self, model: str, verdict: Verdict) -> list[Measure]:
         """The measures on which the model is better (worse, the same)."""
@@ -96,6 +102,7 @@ def _add(of: Comparison, stage: Stage, columns: Mapping[str, Any], root: Path) -
             there = of.values.setdefault(f"{title} ({stage.name})", {})
         there.update(named)
     of.models += [names[MODEL]] if names[MODEL] not in of.models else []
+    of.other_tokens |= {names[MODEL]} if OTHER_TOKENS in columns[MODEL] else set()
     of.others += [other for other in columns if other not in (BASELINE, MODEL) and other not in of.others]
     of.warnings += [_renamed(str(warning), names) for warning in stage.evaluation.get("warnings", [])]
     for sample in stage.evaluation.get("samples", []):
@@ -126,6 +133,8 @@ def sentences(of: Comparison) -> Iterator[str]:
         same = [_prose(one) for one in of.count(model, "same")]
         if same:
             told.append(f"The same within {SAME_RATIO:.0%}: {_listed(same)}.")
+        if model in of.other_tokens:
+            told.append("Its perplexities are over other tokens than the baseline's, and are not compared.")
         yield f"{model}, beside its baseline, {of.baseline}. {' '.join(told) or 'No measure has both values.'}"
 
 
