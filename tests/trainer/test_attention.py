@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trainrun_api.train_config import ModelConfig
 from trainrun_trainer.attention import DOCUMENTS, attend, by_documents, lengths_of
+from trainrun_trainer.errors import ConfigError
 from trainrun_trainer.families import FAMILIES
-from trainrun_trainer.model import attention_of, build_model, forward
+from trainrun_trainer.model import attention_of, build_model, forward, refuse_if_documents_leak
+from transformers import masking_utils
 
 from tests.trainer.folders import MODELS, VOCABULARY, save_model
 
@@ -131,7 +133,31 @@ def test_who_names_no_documents_gets_sdpa(tmp_path: Path) -> None:
 
 def test_other_devices_mask_the_whole_row() -> None:
     """Of many small kernels a row would be slower there."""
-    assert by_documents(torch.zeros(1, 4, dtype=torch.long, device="meta")).keys() == {"position_ids"}
+    assert by_documents(torch.zeros(1, 4, dtype=torch.long), torch.device("meta")).keys() == {"position_ids"}
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("cpu", {"position_ids", "attention_mask", "document_lengths"}), ("cuda", {"position_ids"})],
+)
+def test_the_check_takes_the_path_that_trains(tmp_path: Path, device: str, told: set[str]) -> None:
+    """Of the device of the run, though the model still lies in the CPU's memory."""
+    model = load(tmp_path, "llama")
+    found: list[set[str]] = []
+    model.register_forward_pre_hook(lambda model, rest, named: found.append(set(named)), with_kwargs=True)
+    refuse_if_documents_leak(model, VOCABULARY, torch.device(device))
+    assert found == 3 * [told | {"input_ids", "use_cache"}]
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral with a window", "gpt_neox"])
+def test_a_leak_of_other_devices_is_found(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that overlooks restarted positions would let documents leak there, and on no CPU."""
+    model = load(tmp_path, kind)
+    refuse_if_documents_leak(model, VOCABULARY, torch.device("cuda"))
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+    refuse_if_documents_leak(model, VOCABULARY, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="lets packed documents see each other on cuda"):
+        refuse_if_documents_leak(model, VOCABULARY, torch.device("cuda"))
 
 
 def test_the_fingerprint_names_the_path_that_is_taken(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def test_a_folder_comes_back_bit_equal(tmp_path: Path, kind: str) -> None:
 def test_documents_of_a_row_are_apart(tmp_path: Path, kind: str, precision: torch.dtype) -> None:
     """The check of the setup passes; and another first document changes no logit of the second, in bf16 neither."""
     model = load(save_model(tmp_path, kind))
-    refuse_if_documents_leak(model, VOCABULARY)
+    for device in ("cpu", "cuda"):
+        refuse_if_documents_leak(model, VOCABULARY, torch.device(device))
     model.eval()
     places = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]])
     tokens = torch.arange(12)[None] + 20
@@ -103,16 +104,16 @@ def test_positions_alone_would_let_documents_leak(tmp_path: Path, kind: str, mon
     family = FAMILIES[MODELS[kind][0]]
     model = load(save_model(tmp_path, kind))
 
-    def by_positions(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def by_positions(position_ids: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
         return {"position_ids": position_ids}
 
-    def by_booleans(position_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"attention_mask": by_mask(position_ids)["attention_mask"] == 0}
+    def by_booleans(position_ids: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
+        return {"attention_mask": by_mask(position_ids, device)["attention_mask"] == 0}
 
     for wrong in [by_positions] + [by_booleans] * (kind == "mpt"):
         monkeypatch.setitem(FAMILIES, MODELS[kind][0], replace(family, isolation=wrong))
         with pytest.raises(ConfigError, match=rf"{family.model_class} lets packed documents see each other"):
-            refuse_if_documents_leak(model, VOCABULARY)
+            refuse_if_documents_leak(model, VOCABULARY, torch.device("cpu"))
 
 
 def test_a_falcon_with_alibi_is_refused(tmp_path: Path) -> None:

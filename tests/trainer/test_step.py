@@ -57,7 +57,7 @@ def tiny_model() -> Any:
 def test_packed_documents_do_not_see_each_other() -> None:
     """The real model class passes; one that ignores positions is refused."""
     model = tiny_model()
-    refuse_if_documents_leak(model, 300)
+    refuse_if_documents_leak(model, 300, CPU)
 
     def without_positions(input_ids: torch.Tensor, use_cache: bool, **isolated: Any) -> Any:
         assert "position_ids" in isolated
@@ -67,7 +67,7 @@ def test_packed_documents_do_not_see_each_other() -> None:
     leaky.config = model.config  # type: ignore[assignment]
     leaky.forward = without_positions  # type: ignore[method-assign,assignment]
     with pytest.raises(ConfigError, match="see each other"):
-        refuse_if_documents_leak(leaky, 300)
+        refuse_if_documents_leak(leaky, 300, CPU)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -29,13 +29,13 @@ def register() -> None:
     AttentionMaskInterface.register(DOCUMENTS, sdpa_mask)
 
 
-def by_documents(position_ids: torch.Tensor) -> dict[str, Any]:
-    """What a model is given for rows [rows, tokens] whose positions restart with each document.
+def by_documents(position_ids: torch.Tensor, device: torch.device) -> dict[str, Any]:
+    """What a model that trains on `device` is given for rows [rows, tokens] whose positions restart with each document.
 
     The mask is read by nobody: without one, transformers would build its own. Other devices take its mask, since many
     small kernels cost them more than a masked large one.
     """
-    if path_on(position_ids.device) != DOCUMENTS:
+    if path_on(device) != DOCUMENTS:
         return {"position_ids": position_ids}
     mask = torch.zeros(1, 1, 1, 1)
     return {"position_ids": position_ids, "attention_mask": mask, "document_lengths": lengths_of(position_ids)}

@@ -16,11 +16,11 @@ import torch
 from trainrun_trainer.attention import DOCUMENTS, by_documents
 from trainrun_trainer.errors import ConfigError
 
-Isolation = Callable[[torch.Tensor], dict[str, Any]]
-"""Positions [rows, tokens] -> what the model is given beside the tokens."""
+Isolation = Callable[[torch.Tensor, torch.device], dict[str, Any]]
+"""Positions [rows, tokens] and the device that trains -> what the model is given beside the tokens."""
 
 
-def by_mask(position_ids: torch.Tensor) -> dict[str, Any]:
+def by_mask(position_ids: torch.Tensor, device: torch.device) -> dict[str, Any]:
     """A float mask [rows, 1, tokens, tokens]: 0 within the document and backwards, else the smallest number."""
     document = (position_ids == 0).cumsum(1)
     tokens = position_ids.shape[1]
@@ -30,9 +30,9 @@ def by_mask(position_ids: torch.Tensor) -> dict[str, Any]:
     return {"attention_mask": mask.view(-1, 1, tokens, tokens)}
 
 
-def by_mask_and_positions(position_ids: torch.Tensor) -> dict[str, Any]:
+def by_mask_and_positions(position_ids: torch.Tensor, device: torch.device) -> dict[str, Any]:
     """Both: rotary positions restart as well."""
-    return {**by_mask(position_ids), "position_ids": position_ids}
+    return {**by_mask(position_ids, device), "position_ids": position_ids}
 
 
 @dataclass(frozen=True)

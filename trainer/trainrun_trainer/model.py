@@ -42,29 +42,38 @@ def build_model(
     return model.train()
 
 
-def refuse_if_documents_leak(model: Any, vocab_size: int) -> None:
-    """Pack two documents and compare with each alone; ConfigError if one sees the other."""
+def refuse_if_documents_leak(model: Any, vocab_size: int, device: torch.device) -> None:
+    """Pack two documents and compare with each alone; ConfigError if one sees the other.
+
+    The model may lie elsewhere: it is told of the documents as it will be on `device`, where it trains.
+    """
     generator = torch.Generator().manual_seed(0)
     documents = [torch.randint(0, vocab_size, (1, length), generator=generator) for length in PROBE_TOKENS]
     places = [torch.arange(length)[None] for length in PROBE_TOKENS]
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        packed = forward(model, torch.cat(documents, 1), torch.cat(places, 1))
-        alone = torch.cat([forward(model, d, p) for d, p in zip(documents, places, strict=True)], 1)
+        packed = forward(model, torch.cat(documents, 1), torch.cat(places, 1), device)
+        alone = torch.cat([forward(model, d, p, device) for d, p in zip(documents, places, strict=True)], 1)
     model.train(was_training)
     scale = max(1.0, float(alone.abs().max()))
     worst = float((packed - alone).abs().max())
     if not worst <= ISOLATION_TOLERANCE * scale:
         raise ConfigError(
-            f"config.model: {type(model).__name__} lets packed documents see each other (logits differ by {worst:.2e}, "
-            f"expected at most {ISOLATION_TOLERANCE * scale:.0e}); this model cannot train on packed rows"
+            f"config.model: {type(model).__name__} lets packed documents see each other on {device.type} (logits "
+            f"differ by {worst:.2e}, expected at most {ISOLATION_TOLERANCE * scale:.0e}); this model cannot train on "
+            "packed rows"
         )
 
 
-def forward(model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-    """Logits [rows, tokens, vocabulary]; documents begin where `position_ids` are 0."""
-    isolated = FAMILIES[model.config.model_type].isolation(position_ids)
+def forward(
+    model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, device: torch.device | None = None
+) -> torch.Tensor:
+    """Logits [rows, tokens, vocabulary]; documents begin where `position_ids` are 0.
+
+    They are kept apart as on `device`; None: where the positions lie.
+    """
+    isolated = FAMILIES[model.config.model_type].isolation(position_ids, device or position_ids.device)
     logits: torch.Tensor = model(input_ids=input_ids, use_cache=False, **isolated).logits
     return logits
 

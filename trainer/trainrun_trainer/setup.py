@@ -97,7 +97,7 @@ def set_up(env: Environment, ranks: Ranks, open_storage: OpenStorage, started: f
     model, vocab_size = _whole_model(config, data)
     base = _adapt(config, model, ranks)
     is_fused = fuse(model, device)
-    refuse_if_documents_leak(model, vocab_size)
+    refuse_if_documents_leak(model, vocab_size, device)
     recompute_layers(model, config.activation_checkpointing)
     shards = parallelize(model, dims, device)
     optimizer = make_optimizer(shards, config.optimizer)
