@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,10 @@ from typing import Any
 
 from trainrun_trainer.agent import proctree
 
+from tests.controlplane.processes import free_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 90.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def small_launcher(
@@ -41,7 +35,7 @@ class Pod:
     def __init__(self, folder: Path, command: list[str], env: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = int(env.get("TRAINRUN_AGENT_PORT") or free_port())
+        self.port = int(env["TRAINRUN_AGENT_PORT"])
         self.progress_dir = folder / "progress"
         self.message_path = folder / "termination.json"
         self.log_path = folder / "log"
@@ -50,7 +44,6 @@ class Pod:
             "TRAINRUN_RUN": "small",
             "TRAINRUN_ATTEMPT": "2",
             "TRAINRUN_AGENT_HOST": "127.0.0.1",
-            "TRAINRUN_AGENT_PORT": str(self.port),
             "TRAINRUN_PROGRESS_DIR": str(self.progress_dir),
             "TRAINRUN_TERMINATION_LOG": str(self.message_path),
         }
@@ -131,14 +124,15 @@ def with_no_process(act: Callable[[], None]) -> None:
 
 
 def until(what: str, is_so: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
-    """Poll until something holds and return it."""
+    """Poll until something holds and return it. The last look begins after the end: who waits may be held up, too."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while True:
+        is_last = time.monotonic() >= end
         found = is_so()
         if found:
             return found
+        assert not is_last, f"within {seconds} s not: {what}"
         time.sleep(0.02)
-    raise AssertionError(f"within {seconds} s not: {what}")
 
 
 def is_alive(pid: int) -> bool:
@@ -151,7 +145,7 @@ def started(
     folder: Path, command: list[str], pods: int = 1, workers: int = 1, spares: int = 0, **env: str
 ) -> Iterator[list[Pod]]:
     """Pods of one group on this machine, spares last, all ended on leaving; `env` is added to each."""
-    port, ports = free_port(), [free_port() for _ in range(pods + spares)]
+    port, *ports = free_ports(1 + pods + spares)
     group = {
         "PET_RDZV_BACKEND": "c10d",
         "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}",

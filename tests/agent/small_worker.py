@@ -36,12 +36,13 @@ def run() -> dict[str, Any]:
         if flag.item():
             request = files.read_json(folder, ProgressFile.STOP_REQUEST) or {"exit_code": 10}
             return outcome(request["exit_code"], step, steps)
-        time.sleep(pause)
         step += 1
         if rank == 0 and store and os.environ.get("TEST_SAVES", "1") == "1":
             with open(store + ".tmp", "w") as handle:
                 handle.write(str(step))
             os.replace(store + ".tmp", store)
+        dist.barrier()  # the step is saved before any rank acts after it: whoever ends itself takes rank 0 along
+        time.sleep(pause)
         write(folder, local_rank, rank, generation, step, steps, "training")
         for act in acts:
             if act["step"] == step and (act["rank"] == rank or str(act["do"]).startswith("all:")):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -56,13 +58,17 @@ def test_a_budget_that_is_spent_ends_every_launcher(
 
 def test_a_stopped_worker_does_not_delay_the_restart_by_torchelastics_thirty_seconds(tmp_path: Path) -> None:
     """SIGTERM does not end a stopped process; the launcher must not wait for it."""
-    acts = [
-        {"generation": 0, "rank": 0, "step": 3, "do": "stop"},
-        {"generation": 0, "rank": 1, "step": 3, "do": "kill"},
-    ]
+    acts = [{"generation": 0, "rank": 0, "step": 3, "do": "stop"}]
     with started(tmp_path, small_launcher(), pods=1, workers=2, TEST_STEPS="6", TEST_ACT=json.dumps(acts)) as (pod,):
+        pod.until("worker 0 is stopped", lambda: is_stopped(pod.file("rank0.json").get("pid")))
+        os.kill(pod.file("rank1.json")["pid"], signal.SIGKILL)
         assert pod.wait(25) == 0
         assert pod.message()["inplace_restarts"] == 1
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether a process is there and SIGSTOP holds it."""
+    return pid is not None and Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
 
 
 def test_one_rank_that_returns_a_contract_code_ends_a_group_that_hangs_without_it(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,36 @@ def parts(pod: Pod) -> dict[str, int]:
     return {"keeper": keeper, "starter": starter, "fork server": server, "launcher": launcher, "agent": pod.process.pid}
 
 
+@contextmanager
+def handles(pids: list[int]) -> Iterator[dict[int, int]]:
+    """The pid of each handle (pidfd); unlike a pid, a handle never comes to mean another process."""
+    with ExitStack() as stack:
+        opened = dict[int, int]()
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it has ended by itself since the look
+                handle = os.pidfd_open(pid)
+                stack.callback(os.close, handle)
+                opened[handle] = pid
+        yield opened
+
+
+def outlasting(held: dict[int, int], seconds: float) -> list[int]:
+    """Pids of those that are alive after so long. The last look begins then: a test that is itself held up must not
+    call alive what has long been dead."""
+    poller, left = select.poll(), dict(held)
+    for handle in left:
+        poller.register(handle, select.POLLIN)
+    end = time.monotonic() + seconds
+    while left:
+        remaining = end - time.monotonic()
+        for handle, _ in poller.poll(1000 * max(0.0, remaining)):
+            poller.unregister(handle)
+            del left[handle]
+        if remaining <= 0:
+            break
+    return sorted(left.values())
+
+
 @pytest.mark.parametrize("victim", ["agent", "keeper", "starter", "fork server", "launcher"])
 def test_no_process_outlives_a_kill_of_its_guardians(tmp_path: Path, victim: str) -> None:
     """kill -9 of any link of the chain: within two seconds nothing of the pod is alive, and the agent says why."""
@@ -45,8 +79,9 @@ def test_no_process_outlives_a_kill_of_its_guardians(tmp_path: Path, victim: str
         chain = pod.until("workers run", lambda: pod.file("rank1.json").get("step") and parts(pod))
         tree = pod.tree()
         assert set(chain.values()) <= {pod.process.pid, *tree}
-        os.kill(chain[victim], signal.SIGKILL)
-        until("nothing is left", lambda: not any(is_alive(p) for p in tree), SURVIVAL_SECONDS)
+        with handles(tree) as held:
+            os.kill(chain[victim], signal.SIGKILL)
+            assert outlasting(held, SURVIVAL_SECONDS) == []
         if victim != "agent":
             assert pod.wait() == 1
             assert pod.message()["cause"] == "ProgramError"
@@ -59,8 +94,9 @@ def test_a_kill_of_the_agent_takes_a_users_program_in_other_sessions_too(tmp_pat
         pod.until("the program runs", lambda: "ready" in pod.log())
         tree = pod.tree()
         assert len(tree) >= 3
-        os.kill(pod.process.pid, signal.SIGKILL)
-        until("nothing is left", lambda: not any(is_alive(p) for p in tree), SURVIVAL_SECONDS)
+        with handles(tree) as held:
+            os.kill(pod.process.pid, signal.SIGKILL)
+            assert outlasting(held, SURVIVAL_SECONDS) == []
 
 
 def test_a_program_that_ends_leaves_no_orphan(tmp_path: Path) -> None:
