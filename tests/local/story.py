@@ -13,6 +13,8 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+from trainrun_api.contract import ProgressFile
+
 NAME = "tiny"
 TRAINRUN = [sys.executable, "-c", "from trainrun_operator.cli import main; main()"]
 LIMIT_SECONDS = 240.0
@@ -98,6 +100,10 @@ class Story:
         """Pid of each pod that runs, by name."""
         records = [json.loads(p.read_text()) for p in self.folder.glob(".local/pods/*/record.json")]
         return {r["pod"]: r["process"]["pid"] for r in records}
+
+    def asked_to_stop(self) -> list[Path]:
+        """Stop requests that wait for workers, one per pod."""
+        return sorted(self.folder.glob(f".local/pods/*/progress/{ProgressFile.STOP_REQUEST}"))
 
 
 def start(file: Path, workdir: Path, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen:
