@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.controlplane.waiting import wait_for
@@ -36,12 +38,18 @@ def freeze(node: str, frozen: bool) -> None:
     wait_for(lambda: state.read_text().strip() == wanted, f"{node} to be {wanted}")
 
 
+def groups(folder: Path) -> Iterator[Path]:
+    """A cgroup and those below it. `os.walk` passes over one that is removed meanwhile; `Path.rglob` raises."""
+    for path, _, _ in os.walk(folder):
+        yield Path(path)
+
+
 def processes(folder: Path) -> list[int]:
     """All processes in a cgroup and below it."""
     found: list[int] = []
-    for tasks in folder.rglob("cgroup.procs"):
+    for group in groups(folder):
         try:
-            found += [int(pid) for pid in tasks.read_text().split()]
+            found += [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
         except OSError:  # gone meanwhile
             continue
     return found

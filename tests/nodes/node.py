@@ -83,6 +83,10 @@ class Node:
         """Ready for pods. An AssertionError shows what kubelet said last."""
         wait_for(lambda: self.is_ready(api), f"{self.name} to be Ready", seen=self.last_words)
 
+    def wait_missed(self, api: Api) -> None:
+        """Until the cluster has noticed that it is gone: `wait_ready` would take what was written before for news."""
+        wait_for(lambda: not self.is_ready(api), f"{self.name} to be missed")
+
     def advertise_device(self, api: Api) -> None:
         """As a device plug-in would."""
         quantity = {DEVICE: "1"}

@@ -69,7 +69,7 @@ def _helm(plane: ControlPlane, verb: str, *arguments: str) -> None:
 
 
 def wait_leading(plane: ControlPlane) -> str:
-    """Until one of its pods holds the Lease; that pod's name."""
+    """Until one of its pods holds the Lease; that pod's name on it."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/trainrun-operator"
 
     def holder() -> str:
@@ -79,10 +79,11 @@ def wait_leading(plane: ControlPlane) -> str:
     return wait_for(holder, "an operator to lead", seen=lambda: pods(plane))
 
 
-def delete_leader(plane: ControlPlane) -> None:
-    """kubectl delete pod of the one that leads."""
-    name = wait_leading(plane).rsplit("_", 1)[0]
-    plane.api().delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+def delete_leader(plane: ControlPlane) -> str:
+    """kubectl delete pod of the one that leads, which it does until it is gone; its name on the Lease."""
+    leader = wait_leading(plane)
+    plane.api().delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{leader.rsplit('_', 1)[0]}")
+    return leader
 
 
 def delete_all(plane: ControlPlane) -> None:

@@ -15,10 +15,13 @@ from trainrun_operator.cluster import Object
 from tests.api.manifests import merged
 from tests.nodes.node import DEVICE
 
-TOTAL_STEPS = 60
+TOTAL_STEPS = 200
+"""Ten seconds and more are left after BETWEEN_CHECKPOINTS: what a test does then shall not come after the end."""
 INTERVAL = 20
 """Steps between two checkpoints."""
 BETWEEN_CHECKPOINTS = INTERVAL + INTERVAL // 4
+KEPT = TOTAL_STEPS // INTERVAL + 2
+"""Checkpoints: all of a run, also that of step 0 and one that somebody asked for."""
 LONG_STEPS = 100_000
 """Of a run that shall outlast whatever is done to the cluster; it is deleted in the end."""
 STARVED_SECONDS = 60
@@ -66,7 +69,7 @@ def manifest(name: str, namespace: str, image: str, volume: Path) -> Object:
             "image": image,
             "workers": {"replicas": 2, "devicesPerWorker": 1, "accelerator": "cpu", "template": pod_template(volume)},
             "config": config,
-            "checkpoint": {"path": f"{MOUNT}/{name}", "interval": INTERVAL, "keepLast": 10},
+            "checkpoint": {"path": f"{MOUNT}/{name}", "interval": INTERVAL, "keepLast": KEPT},
             # steps of 30 ms have auto's shortest limit, and a starved machine stands still for longer than that
             "health": {"stallTimeoutSeconds": STARVED_SECONDS},
             "terminationGracePeriodSeconds": 60,
@@ -117,9 +120,11 @@ class Traces:
         """Every start of a worker group."""
         return list(_read_all(self._store, f"{CheckpointLayout.CLAIMS}/*.json"))
 
-    def saved_between_intervals(self) -> bool:
-        """Whether a checkpoint lies between those of the interval: one that somebody asked for."""
-        return any(step % INTERVAL for step in self.digests())
+    def assert_no_step_repeated(self) -> None:
+        """The second start went on from the last step that the first one did: it had saved there."""
+        older, newer = self.claims()
+        done = [line["step"] for line in self._lines()[older["k"]] if line.get("loss_hex") is not None]
+        assert (newer["parent"]["step"], newer["parent"]["claim"]) == (done[-1], older["k"])
 
     def assert_same_bits(self, calm: Traces) -> None:
         """Losses and rows of every step, states of every checkpoint that both have; no replay differed."""

@@ -101,6 +101,7 @@ class NodeUser(User):
         node.power_off()
         try:
             yield
+            node.wait_missed(self.api)
         finally:
             node.power_on()
             node.wait_ready(self.api)
@@ -173,7 +174,7 @@ class NodeUser(User):
     def _told(self, pod: Object, file: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
         """What a file of the pod's progress folder says, with the pids of the pod; nothing while there is none."""
         node = CGROUPS / "freezer" / CGROUP / pod["spec"]["nodeName"]
-        for own in node.rglob(f"pod{pod['metadata']['uid']}"):
+        for own in (one for one in cgroups.groups(node) if one.name == f"pod{pod['metadata']['uid']}"):
             pids = cgroups.processes(own)
             for pid in pids:
                 with suppress(OSError):  # the pause process has no such folder; another one may just have ended
