@@ -1,7 +1,7 @@
 """Examples 10 to 16, played once, each after those that it builds on: it finds done what they did.
 
 10 and 11 come first. What follows are two lines, each in a workdir of its own, so that two cores have work: 12 and 16
-go on where 11 was, 13 to 15 in a copy of it.
+go on where 11 was, 13 to 15 in a copy of it. Beside all that 11 is played with two more seeds, as a sweep.
 """
 
 from __future__ import annotations
@@ -21,20 +21,18 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("1[0-9]-*"))
 TRAINRUN = [sys.executable, "-c", "from trainrun_operator.cli import main; main()"]
 FIRST, LINES = ("10", "11"), (("12", "16"), ("13", "14", "15"))
+SEED, MORE_SEEDS = 0, (1, 2)
+"""Of the examples, and those that 11 is played with as well."""
 LIMIT_SECONDS = 900
 """Of one example; alone on two cores each takes less than 180."""
 
 
 @dataclass
 class Played:
-    """What all examples left."""
+    """What examples left."""
 
-    workdirs: tuple[Path, ...]
-
-    @property
-    def stores(self) -> list[Path]:
-        """Each stands for checkpoint.path."""
-        return [workdir / "story" / "checkpoints" for workdir in self.workdirs]
+    stores: tuple[Path, ...]
+    """Each stands for checkpoint.path."""
 
     def store(self, stage: str) -> Path:
         """Where a stage was done."""
@@ -80,21 +78,50 @@ def texts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def trainrun(*arguments: str | Path) -> None:
+    """The command, to its end."""
+    done = subprocess.run([*TRAINRUN, *arguments], capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}{done.stderr}"
+
+
+def manifest(number: str) -> Path:
+    """Of an example."""
+    return next(ROOT / "examples" / name / "run.yaml" for name in EXAMPLES if name.startswith(number))
+
+
 def play(numbers: tuple[str, ...], workdir: Path) -> None:
     """Those examples, one after the other."""
-    for name in (name for number in numbers for name in EXAMPLES if name.startswith(number)):
-        command = [*TRAINRUN, "run", str(ROOT / "examples" / name / "run.yaml"), "--workdir", str(workdir)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-        assert done.returncode == 0, f"{name}\n{done.stdout}{done.stderr}"
+    for number in numbers:
+        trainrun("run", manifest(number), "--workdir", workdir)
+
+
+def sweep(workdir: Path) -> None:
+    """Example 11 with the other seeds."""
+    trainrun("sweep", manifest("11"), "--over", f"config.seed={','.join(map(str, MORE_SEEDS))}", "--workdir", workdir)
 
 
 @pytest.fixture(scope="session")
-def played(texts: None, tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """All examples."""
-    workdir, copy = tmp_path_factory.mktemp("story"), tmp_path_factory.mktemp("copy")
-    play(FIRST, workdir)
-    shutil.copytree(workdir, copy, dirs_exist_ok=True)
+def by_seed(texts: None, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Played]:
+    """All examples, and of those with another seed what example 11 left."""
+    workdir, copy, seeds = (tmp_path_factory.mktemp(name) for name in ("story", "copy", "seeds"))
     with ThreadPoolExecutor() as lines:
-        for line in [lines.submit(play, *what) for what in zip(LINES, (workdir, copy), strict=True)]:
+        swept = lines.submit(sweep, seeds)
+        play(FIRST, workdir)
+        shutil.copytree(workdir, copy, dirs_exist_ok=True)
+        for line in [swept, *(lines.submit(play, *what) for what in zip(LINES, (workdir, copy), strict=True))]:
             line.result()
-    return Played((workdir, copy))
+    stores = tuple(folder / "story" / "checkpoints" for folder in (workdir, copy))
+    others = {seed: Played((seeds / f"story-{number}" / "checkpoints",)) for number, seed in enumerate(MORE_SEEDS)}
+    return {SEED: Played(stores), **others}
+
+
+@pytest.fixture(scope="session")
+def played(by_seed: dict[int, Played]) -> Played:
+    """All examples, as they are."""
+    return by_seed[SEED]
+
+
+@pytest.fixture(params=[SEED, *MORE_SEEDS])
+def of_seed(request: pytest.FixtureRequest, by_seed: dict[int, Played]) -> Played:
+    """Example 11, with one of three seeds of weights and data order."""
+    return by_seed[request.param]

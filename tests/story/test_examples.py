@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.story.conftest import EXAMPLES, FIRST, LINES, ROOT, Played
 
 pytestmark = pytest.mark.timeout(3600)
+SHARES = (0, 1, 5)
+"""Percent of general text, of example 11."""
 
 
 def spec(name: str) -> dict[str, Any]:
@@ -51,20 +54,34 @@ def test_every_example_is_played() -> None:
 def test_base_learnt_general_text(played: Played) -> None:
     """Against the untrained model of its own step 0."""
     assert played.perplexity("judged-10", "general", "baseline") > 1500
-    assert played.perplexity("judged-10", "general") < 130
 
 
-def test_domain_falls_while_general_rises(played: Played) -> None:
+def test_every_seeds_base_learnt_general_text(of_seed: Played) -> None:
+    """And nothing of the domain, which is in the evaluation only."""
+    assert of_seed.perplexity("judged-11-0", "general", "baseline") < 130
+    assert of_seed.perplexity("judged-11-0", "domain", "baseline") > 1000
+
+
+def test_domain_falls_while_general_rises(of_seed: Played) -> None:
     """S0-04, S0-03: without general text the domain's perplexity falls far, and the general one is a multiple."""
-    before = {source: played.perplexity("judged-11-0", source, "baseline") for source in ("domain", "general")}
-    assert played.perplexity("judged-11-0", "domain") < before["domain"] / 8
-    assert played.perplexity("judged-11-0", "general") > 2 * before["general"]
+    before = {source: of_seed.perplexity("judged-11-0", source, "baseline") for source in ("domain", "general")}
+    assert of_seed.perplexity("judged-11-0", "domain") < before["domain"] / 8
+    assert of_seed.perplexity("judged-11-0", "general") > 2 * before["general"]
 
 
-def test_one_percent_keeps_general_ability(played: Played) -> None:
+@pytest.mark.parametrize("share", SHARES)
+def test_general_rises_and_then_levels(of_seed: Played, share: int) -> None:
+    """S0-04: by half or more in the first hundred steps; in the last hundred, if at all, by a fifth of that."""
+    (stage,) = read_stages(of_seed.store(f"cpt-{share}"), [f"cpt-{share}"])
+    curve = dict(stage.held_out["general"])
+    first, last = math.log(curve[100] / curve[0]), math.log(curve[300] / curve[200])
+    assert first > math.log(1.5) and last < first / 5
+
+
+def test_one_percent_keeps_general_ability(of_seed: Played) -> None:
     """S1-05: 1% general text keeps most of it at the domain's perplexity; 5% keeps more."""
-    domain = {share: played.perplexity(f"judged-11-{share}", "domain") for share in (0, 1, 5)}
-    general = {share: played.perplexity(f"judged-11-{share}", "general") for share in (0, 1, 5)}
+    domain = {share: of_seed.perplexity(f"judged-11-{share}", "domain") for share in SHARES}
+    general = {share: of_seed.perplexity(f"judged-11-{share}", "general") for share in SHARES}
     assert domain[1] < 1.05 * domain[0] and domain[5] < 1.10 * domain[0]
     assert general[5] < general[1] < 0.6 * general[0]
 
@@ -87,16 +104,20 @@ def test_tuning_answers_where_the_base_does_not(played: Played) -> None:
     assert set(found["perplexity"]) == {"domain", "general"}
 
 
-def test_number_of_sets_against_rouge_is_told(played: Played) -> None:
-    """S0-05: one, two and four sets beside each other; no direction is asserted."""
+def test_number_of_sets_against_rouge_is_drawn(played: Played) -> None:
+    """S0-05: none, one, two and four sets, a line for each set of questions: their spread. No direction is asserted."""
     page = played.page("page-12")
     for name in ("sets-1", "sets-2", "sets-4"):
         assert page.count(name) > 3
-    assert "ROUGE-L, ending" in page
+    assert "<h2>Instruction sets against ROUGE</h2>" in page
+    for line in ("field", "region", "testament", "ending", "mean"):
+        for sets in (0, 1, 2, 4):
+            assert f"{line}, instruction sets {sets}: " in page
 
 
-def test_adapters_are_few_and_fast(played: Played) -> None:
-    """S3-16 in small: exact numbers of trained parameters, and more samples per second at the median step."""
+def test_adapters_are_few(played: Played) -> None:
+    """S3-16 in small: exact numbers of trained parameters, and samples per second beside them. That they are faster is
+    counted by tests/trainer/test_adapters.py and timed by bench/lora_speed.py."""
     full, lora = read_stages(played.store("full"), ["full", "lora"])
     per_layer = 2 * 8 * (128 + 128)
     assert lora.trained_parameters == 4 * per_layer

@@ -23,6 +23,8 @@ from trainrun_operator.sweep.variants import Axis, BadSweep, Variant, make_varia
 
 GOES_ON = (Exit.SUCCEEDED, Exit.FAILED)
 """A run that fails is a result; one that is stopped, or cannot begin, ends the sweep."""
+MOST_COLUMNS = 10_000
+"""Of characters: more than 64 runs beside each other have."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +86,23 @@ def write_variants(variants: Sequence[Variant], folder: Path) -> list[Path]:
 
 
 def show(axes: Sequence[Axis], rows: Sequence[Row]) -> None:
-    """The table for a terminal."""
-    table = Table(box=None, pad_edge=False)
-    for number, head in enumerate(heads(axes, rows)):
-        table.add_column(head, justify="left" if number <= len(axes) + 1 else "right", overflow="fold")
-    for one in rows:
-        table.add_row(*cells(one, sources(rows)))
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    """The tables for a terminal."""
+    _print("", heads(axes, rows), [cells(one, sources(rows)) for one in rows], words=len(axes) + 2)
     measured = evaluations.lines(rows)
     if measured:
-        table = Table(box=None, pad_edge=False, title="what the stages measured", title_justify="left")
-        for number, head in enumerate(evaluations.heads(rows)):
-            table.add_column(head, justify="left" if number < 2 else "right", overflow="fold")
-        for line in measured:
-            table.add_row(*evaluations.cells(rows, line))
-        console.print(table)
+        lines = [evaluations.cells(rows, line) for line in measured]
+        _print("what the stages measured", evaluations.heads(rows), lines, words=2)
+
+
+def _print(title: str, names: Sequence[str], lines: Sequence[Sequence[str]], *, words: int) -> None:
+    """The first columns are words, the others numbers. A narrow terminal breaks lines where it likes, and no word of
+    them is broken by the table."""
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    for number, name in enumerate(names):
+        table.add_column(name, justify="left" if number < words else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    Console(highlight=False, soft_wrap=True, width=MOST_COLUMNS).print(table)
 
 
 def _row(variant: Variant, workdir: Path) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trainrun_api.page import chart
 from trainrun_api.page.chart import Series, line_chart
-from trainrun_api.page.document import document, section, table
+from trainrun_api.page.document import document, section, table, unbroken
 from trainrun_api.page.markup import Child, Markup, el
 from trainrun_api.page.words import figure
 
@@ -33,7 +33,7 @@ def sweep_page(name: str, axes: Sequence[Axis], rows: Sequence[Row]) -> str:
             el("h1", name),
             el("p", f"{len(rows)} runs over {fields}; {done} of them succeeded.", class_="story"),
         ),
-        section("Results", table(heads(axes, rows), [cells(row, held_out) for row in rows], numbers)),
+        section("Results", table(heads(axes, rows), [_whole(cells(row, held_out)) for row in rows], numbers)),
         section("Held-out perplexity", el("div", [_figure(source, axes, rows) for source in held_out], class_="pair"))
         if held_out
         else None,
@@ -48,10 +48,15 @@ def _measured(axes: Sequence[Axis], rows: Sequence[Row]) -> Markup | None:
     if not found:
         return None
     names = evaluations.heads(rows)
-    shown = table(names, [evaluations.cells(rows, line) for line in found], range(2, len(names)))
+    shown = table(names, [_whole(evaluations.cells(rows, line)) for line in found], range(2, len(names)))
     titles = dict.fromkeys(title for title, _ in found)
     figures = [_over_runs(title, [stage for one, stage in found if one == title], axes, rows) for title in titles]
     return section("What the stages measured", shown, el("div", figures, class_="pair"))
+
+
+def _whole(cells: Sequence[str]) -> list[Child]:
+    """Beside many columns of numbers, which do not break, words would be broken letter by letter."""
+    return [unbroken(cell) for cell in cells]
 
 
 def _over_runs(title: str, stages: Sequence[str], axes: Sequence[Axis], rows: Sequence[Row]) -> Markup | None:
