@@ -16,7 +16,7 @@ from tests.api.manifests import merged
 from tests.nodes.node import DEVICE
 
 TOTAL_STEPS = 200
-"""Ten seconds and more are left after BETWEEN_CHECKPOINTS: what a test does then shall not come after the end."""
+"""After BETWEEN_CHECKPOINTS 5 s are left with the shortest steps: what a test does then comes before the end."""
 INTERVAL = 20
 """Steps between two checkpoints."""
 BETWEEN_CHECKPOINTS = INTERVAL + INTERVAL // 4
