@@ -107,6 +107,5 @@ def _print(title: str, names: Sequence[str], lines: Sequence[Sequence[str]], *, 
 
 def _row(variant: Variant, workdir: Path) -> Row:
     run_dir = RunDir(workdir / variant.name)
-    if not run_dir.status.exists():
-        return row(variant, None)
-    return row(variant, read(run_dir.root), evaluations.read_measured(run_dir.root / "checkpoints"))
+    records = read(run_dir.root) if run_dir.status.exists() else None
+    return row(variant, records, evaluations.read_measured(run_dir.checkpoints))

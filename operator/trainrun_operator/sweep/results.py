@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 from trainrun_api.page.chart import Points
@@ -29,7 +28,7 @@ class Row:
     """Of the last step."""
     perplexities: Mapping[str, Points]
     """Held-out source -> (step, perplexity)."""
-    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, float]]
     """Evaluate stage -> measure -> value."""
 
     def last(self, source: str) -> float | None:
@@ -43,12 +42,10 @@ class Row:
         return points[0][1] if points and points[0][0] == 0 else None
 
 
-def row(
-    variant: Variant, records: RunRecords | None, measured: Mapping[str, Mapping[str, float]] = MappingProxyType({})
-) -> Row:
+def row(variant: Variant, records: RunRecords | None, measured: Mapping[str, Mapping[str, float]]) -> Row:
     """None: the run has not begun."""
     if records is None:
-        return Row(variant.name, variant.values, "not begun", None, None, {})
+        return Row(variant.name, variant.values, "not begun", None, None, {}, measured)
     losses = story.losses(records.learning[-1])
     step, _ = story.step_and_target(records)
     result = records.status.result or records.status.phase or "not begun"

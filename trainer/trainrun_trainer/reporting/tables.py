@@ -18,14 +18,14 @@ HASH_SHOWN = 12
 def cost(stages: Sequence[Stage]) -> Markup:
     """Steps, tokens and seconds of each stage; speed and trained parameters where something was trained."""
     rows: list[Sequence[Child]] = [
-        (unbroken(stage.name), stage.kind, _number(stage.num_steps), count(stage.tokens), duration(stage.seconds),
+        (unbroken(stage.name), stage.kind, number(stage.num_steps), count(stage.tokens), duration(stage.seconds),
          _speed(stage), _parameters(stage))
         for stage in stages
     ]  # fmt: skip
     steps, tokens = sum(stage.num_steps or 0 for stage in stages), sum(stage.tokens or 0 for stage in stages)
     seconds = sum(stage.seconds or 0.0 for stage in stages)
     rows.append(
-        (el("b", "sum"), "", el("b", _number(steps)), el("b", count(tokens)), el("b", duration(seconds)), "", "")
+        (el("b", "sum"), "", el("b", number(steps)), el("b", count(tokens)), el("b", duration(seconds)), "", "")
     )
     heads = ("stage", "kind", "steps", "tokens", "time", "samples per second", "trained parameters")
     note = "Time: of all attempts of a stage. Samples per second: rows of the median step, over its time."
@@ -80,7 +80,7 @@ def _outside(stage: Stage) -> Iterator[Markup]:
     """A model from outside the run, as its own lineage says."""
     parent = stage.lineage.get("parent")
     if parent and not stage.record.get("references"):
-        yield el("div", "a model of step ", _number(parent.get("step")), " ", _code(parent.get("state_digest")))
+        yield el("div", "a model of step ", number(parent.get("step")), " ", _code(parent.get("state_digest")))
 
 
 def _digest(stage: Stage) -> object:
@@ -105,5 +105,6 @@ def _told(stage: Stage) -> str:
     )
 
 
-def _number(value: int | None) -> str:
+def number(value: int | None) -> str:
+    """Thousands grouped, or a dash."""
     return UNKNOWN if value is None else f"{value:,}"

@@ -10,6 +10,7 @@ from trainrun_api.page.markup import Child, Markup, el
 from trainrun_api.page.words import UNKNOWN, count, percent
 
 from trainrun_trainer.reporting.records import Stage
+from trainrun_trainer.reporting.tables import number
 
 HEADS = (
     "source", "documents", "removed", "trained on", "tokens", "held out", "held out, found in training text", "stages",
@@ -45,16 +46,12 @@ def _line(name: str, source: Mapping[str, Any], overlap: Mapping[str, int] | Non
     if overlap and overlap.get("documents"):
         shared = f"{overlap['overlapping']:,} ({percent(overlap['overlapping'] / overlap['documents'])})"
     return (
-        unbroken(name), _number(read), _removed(source.get("removed") or {}, read), _number(train.get("documents")),
-        count(train.get("tokens")), _number(held_out.get("documents")), shared,
+        unbroken(name), number(read), _removed(source.get("removed") or {}, read), number(train.get("documents")),
+        count(train.get("tokens")), number(held_out.get("documents")), shared,
     )  # fmt: skip
 
 
 def _removed(removed: Mapping[str, int], read: int | None) -> str:
     """`near copy 3.1 %, language 0.2 %`, of the documents that were read."""
-    told = [f"{reason.replace('_', ' ')} {percent(number / read)}" for reason, number in removed.items() if read]
+    told = [f"{reason.replace('_', ' ')} {percent(times / read)}" for reason, times in removed.items() if read]
     return ", ".join(told) or "nothing"
-
-
-def _number(value: int | None) -> str:
-    return UNKNOWN if value is None else f"{value:,}"
